@@ -1,0 +1,50 @@
+"""The state of an interrupted search: named tensors and a few numbers, in one safetensors file that is never half-written."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from subcircuit.errors import UsageError
+
+__all__ = ["Checkpoint"]
+
+
+@dataclass
+class Checkpoint:
+    """Tensors and plain facts, with the settings they belong to."""
+
+    settings: Mapping[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Replace the file as a whole."""
+        meta = {"settings": json.dumps(dict(self.settings)), "facts": json.dumps(self.facts)}
+        partial = path.with_suffix(".part")
+        save_file({name: value.detach().contiguous() for name, value in self.tensors.items()}, partial, metadata=meta)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path, settings: Mapping[str, Any]) -> "Checkpoint | None":
+        """Read it back, or None when there is none. Raises UsageError when it belongs to other settings, naming them."""
+        if not path.exists():
+            return None
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        saved = json.loads(meta["settings"])
+        changed = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
+        if changed:
+            what = ", ".join(f"{name}: {saved.get(name)} -> {settings.get(name)}" for name in sorted(changed))
+            raise UsageError(
+                f"{path.parent} was started with other settings ({what})",
+                "resume with the settings it was started with, or start again in another folder",
+            )
+        return cls(settings, tensors, json.loads(meta["facts"]))

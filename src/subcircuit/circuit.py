@@ -1,0 +1,246 @@
+"""A circuit: which nodes a behaviour needs, how much, and where that claim comes from.
+
+On disk it is two files: `circuit.json` (origin, sizes, the kept nodes by name) and `scores.safetensors`.
+"""
+
+import os
+import platform
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from subcircuit.errors import DataError
+from subcircuit.sites import Kind, Node, Site
+
+__all__ = ["Circuit", "CircuitFile", "Kept", "Origin", "Size", "matched", "sizes", "tidy"]
+
+Kept = Mapping[Site, Bool[Tensor, " unit"]]
+
+SCHEMA = 1
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in ("subcircuit", "torch", "transformers")}
+    return {"python": platform.python_version(), **found}
+
+
+class Origin(BaseModel):
+    """Everything that is needed to make the same circuit again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="name the model was loaded by")
+    revision: str = Field(description="commit or sha256 of its weights")
+    family: str
+    dtype: str
+    task: str
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    method: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    reference: str = Field(description="what fills a node that is off: corrupt, mean, zero or resample")
+    seed: int
+    pairs: dict[str, int] = Field(description="prompt pairs looked at, by split")
+    versions: dict[str, str] = Field(default_factory=_versions)
+    seconds: float = Field(0.0, description="wall-clock time of the search")
+    result: dict[str, float] = Field(default_factory=dict, description="numbers of the search itself, on validation")
+
+
+class Size(BaseModel):
+    """Nodes of one kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kept: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        return self.kept / self.total
+
+
+class CircuitFile(BaseModel):
+    """`circuit.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA
+    origin: Origin
+    layers: int
+    units: dict[str, int] = Field(description="units of a site, by kind")
+    sizes: dict[str, Size]
+    nodes: dict[str, list[str]] = Field(description="kept nodes by kind, for example 9.head.6")
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The result of every method.
+
+    `scores`: higher = more needed, comparable within a kind. `kept`: the circuit itself; parents without children and
+    children without parents are closed.
+    """
+
+    scores: Mapping[Site, Float[Tensor, " unit"]]
+    kept: Kept
+    origin: Origin
+
+    def __repr__(self) -> str:
+        kept = ", ".join(f"{size.kept}/{size.total} {kind}" for kind, size in self.sizes.items())
+        return f"Circuit({self.origin.method} on {self.origin.task}, {self.origin.model}: {kept})"
+
+    @property
+    def sizes(self) -> dict[Kind, Size]:
+        """Nodes kept per granularity."""
+        return sizes(self.kept)
+
+    def nodes(self, kind: Kind) -> list[Node]:
+        """The kept nodes of a kind, layer by layer."""
+        sites = sorted(site for site in self.kept if site.kind is kind)
+        return [Node(site, int(unit)) for site in sites for unit in self.kept[site].nonzero()[:, 0]]
+
+    def mask(self) -> dict[Site, Float[Tensor, " unit"]]:
+        """The hard mask to run: 1 where a node is kept."""
+        return {site: kept.float() for site, kept in self.kept.items()}
+
+    def save(self, folder: str | Path) -> None:
+        """Write `circuit.json` and `scores.safetensors`; each appears whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        kinds = dict.fromkeys(site.kind for site in self.kept)
+        file = CircuitFile(
+            origin=self.origin,
+            layers=1 + max(site.layer for site in self.kept),
+            units={kind: next(len(v) for site, v in self.kept.items() if site.kind is kind) for kind in kinds},
+            sizes={kind: size for kind, size in self.sizes.items()},
+            nodes={kind: [str(node) for node in self.nodes(kind)] for kind in kinds},
+        )
+        scores = {str(site): score.detach().float().cpu().contiguous() for site, score in self.scores.items()}
+        save_file(scores, partial := folder / "scores.safetensors.part")
+        os.replace(partial, folder / "scores.safetensors")
+        (partial := folder / "circuit.json.part").write_text(file.model_dump_json(indent=1), encoding="utf-8")
+        os.replace(partial, folder / "circuit.json")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Circuit":
+        """Read a saved circuit. Raises DataError when a file is missing, broken or of another schema version."""
+        folder = Path(folder)
+        file = _read(folder / "circuit.json")
+        kept = {
+            Site(layer, Kind(kind)): torch.zeros(units, dtype=torch.bool)
+            for kind, units in file.units.items()
+            for layer in range(file.layers)
+        }
+        for node in (Node.parse(name) for names in file.nodes.values() for name in names):
+            if node.site not in kept or node.unit >= len(kept[node.site]):
+                raise DataError(f"{folder / 'circuit.json'}: node {node} is outside the circuit's own sizes")
+            kept[node.site][node.unit] = True
+        path = folder / "scores.safetensors"
+        if not path.exists():
+            raise DataError(f"{path} is missing", "find the circuit again, or copy the whole run folder")
+        return cls({Site.parse(name): score for name, score in load_file(path).items()}, kept, file.origin)
+
+
+def sizes(kept: Kept) -> dict[Kind, Size]:
+    """Kept and all nodes per kind."""
+    counts: dict[Kind, list[int]] = defaultdict(lambda: [0, 0])
+    for site, truth in kept.items():
+        counts[site.kind][0] += int(truth.sum())
+        counts[site.kind][1] += len(truth)
+    return {kind: Size(kept=kept, total=total) for kind, (kept, total) in counts.items()}
+
+
+def tidy(kept: Kept) -> dict[Site, Bool[Tensor, " unit"]]:
+    """Close children of closed parents and parents that have nothing left, in every layer; logits stay the same."""
+    clean = {site: truth.clone() for site, truth in kept.items()}
+    for layer in {site.layer for site in clean}:
+        here = {site.kind: clean[site] for site in clean if site.layer == layer}
+        for parent, child in _LINKS:  # top down
+            if parent in here and child in here:
+                here[child] &= _spread(here[parent], len(here[child]))
+        for parent, child in reversed(_LINKS):  # bottom up; a branch dies with any of its essential children
+            if parent in here and child in here and (parent, child) not in _OPTIONAL:
+                alive = here[child].view(len(here[parent]), -1).any(-1)
+                here[parent] &= alive if parent is not Kind.BLOCK else _branches(here)
+        for parent, child in _LINKS:
+            if parent in here and child in here:
+                here[child] &= _spread(here[parent], len(here[child]))
+    return clean
+
+
+def matched(kept: Kept, scores: Mapping[Site, Float[Tensor, " unit"]]) -> dict[Site, Bool[Tensor, " unit"]]:
+    """The circuit of the same size per kind that `scores` would choose: the control of equal size.
+
+    Parents are chosen first; every open parent gets its best child, the rest of a kind go to the best children of open
+    parents. With scores drawn at random this is a random circuit of the same size.
+    """
+    chosen: dict[Site, Tensor] = {}
+    wanted = {kind: size.kept for kind, size in sizes(kept).items()}
+    for kind in (kind for kind in Kind if kind in wanted):
+        sites = sorted(site for site in kept if site.kind is kind)
+        score = torch.stack([scores[site].float() for site in sites])
+        open_, forced = _candidates(kind, sites, chosen, score, wanted)
+        value = score.masked_fill(~open_, -torch.inf).masked_fill(forced, torch.inf).flatten()
+        best = value.topk(min(wanted[kind], int(open_.sum()))).indices
+        picked = torch.zeros(len(value), dtype=torch.bool).index_fill(0, best, True).view_as(score)
+        chosen.update(zip(sites, picked, strict=True))
+    return tidy(chosen)
+
+
+# parent, child: in the order in which closing runs down
+_LINKS = (
+    (Kind.BLOCK, Kind.ATTN),
+    (Kind.BLOCK, Kind.MLP),
+    (Kind.ATTN, Kind.HEAD),
+    (Kind.ATTN, Kind.KV),
+    (Kind.HEAD, Kind.CHANNEL),
+    (Kind.MLP, Kind.NEURON),
+    (Kind.MLP, Kind.MLP_OUT),
+)
+_OPTIONAL = ((Kind.ATTN, Kind.KV),)  # with every key and value off, the queries still are the circuit's own
+
+
+def _branches(here: Mapping[Kind, Tensor]) -> Tensor:
+    alive = [here[kind] for kind in (Kind.ATTN, Kind.MLP) if kind in here]
+    return torch.stack(alive).any(0) if len(alive) == 2 else torch.ones(1, dtype=torch.bool)
+
+
+def _spread(parent: Tensor, units: int) -> Tensor:
+    return parent.repeat_interleave(units // len(parent))
+
+
+def _candidates(
+    kind: Kind, sites: list[Site], chosen: Mapping[Site, Tensor], score: Tensor, wanted: Mapping[Kind, int]
+) -> tuple[Tensor, Tensor]:
+    """Which units may be chosen, and which must be: the best child of each open parent."""
+    parent = next((up for up, down in _LINKS if down is kind), None)
+    if parent is None or parent not in wanted:
+        return torch.ones_like(score, dtype=torch.bool), torch.zeros_like(score, dtype=torch.bool)
+    up = torch.stack([chosen[Site(site.layer, parent)] for site in sites])
+    open_ = up.repeat_interleave(score.shape[1] // up.shape[1], 1)
+    grouped = score.view(*up.shape, -1)
+    best = torch.zeros_like(grouped, dtype=torch.bool).scatter_(-1, grouped.argmax(-1, keepdim=True), True)
+    forced = best.view_as(score) & open_
+    if parent is Kind.BLOCK:  # a block lives by either branch: only blocks without attention need their MLP
+        attn = [chosen.get(Site(site.layer, Kind.ATTN), torch.zeros(1, dtype=torch.bool)) for site in sites]
+        forced = forced & ~torch.stack(attn) if kind is Kind.MLP else torch.zeros_like(forced)
+    return open_, forced
+
+
+def _read(path: Path) -> CircuitFile:
+    try:
+        file = CircuitFile.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing", "give a folder that `subcircuit find` wrote") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a circuit: {error}", "find the circuit again") from error
+    if file.schema_version != SCHEMA:
+        raise DataError(f"{path} has schema version {file.schema_version}; this version reads {SCHEMA}")
+    return file

@@ -1,0 +1,84 @@
+"""What a node costs, and what a set of gates is expected to cost.
+
+A node inside a closed parent costs nothing, so the expected cost is a sum of products of the gates' probabilities along
+each line of the hierarchy. Attention channels cost a row of V and a column of the output projection; heads their rows of
+Q and K (a key head's rows are shared out over its group); neurons their part of the MLP's weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from subcircuit.errors import UnknownName
+from subcircuit.sites import Kind
+from subcircuit.subject import Subject
+
+__all__ = ["Cost", "Prices"]
+
+Cost = Literal["parameters", "nodes", "flops"]
+Gates = Mapping[Kind, Float[Tensor, "layer unit"]]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The cost of one unit of each kind, in one currency, and how many units there are."""
+
+    unit: Mapping[Kind, float]
+    units: Mapping[Kind, int]  # in a layer
+    layers: int
+
+    @classmethod
+    def of(cls, subject: Subject, cost: Cost, tokens: float) -> "Prices":
+        """Prices of a model. FLOPs are those of one forward pass over a prompt of `tokens` tokens, per token."""
+        if cost not in get_args(Cost):
+            raise UnknownName("cost", cost, get_args(Cost))
+        heads, groups = subject.units(Kind.HEAD), subject.units(Kind.K)
+        hidden, channels = subject.units(Kind.MLP_OUT), subject.units(Kind.CHANNEL) // heads
+        unit: dict[Kind, float] = {
+            Kind.HEAD: hidden * channels * (1 + groups / heads),  # q, and a share of k
+            Kind.CHANNEL: hidden * (1 + groups / heads),  # a column of the output projection, and a share of v
+            Kind.NEURON: _mlp_weights(subject) / subject.units(Kind.NEURON),
+        }
+        if cost == "flops":
+            unit = {kind: 2 * weights for kind, weights in unit.items()}
+            unit[Kind.HEAD] += 4 * tokens * channels  # attention scores and their mixture
+        elif cost == "nodes":
+            unit = dict.fromkeys((Kind.BLOCK, Kind.ATTN, Kind.MLP, *unit), 1.0)
+        return cls(unit, {kind: subject.units(kind) for kind in unit}, len(subject))
+
+    def expected(self, p: Gates) -> Float[Tensor, ""]:
+        """Expected cost as a fraction of the whole model's, for gates open with probability `p`; missing kinds are open."""
+        one = next(iter(p.values())).new_ones(self.layers, 1)
+        lines = {Kind.BLOCK: p.get(Kind.BLOCK, one)}
+        lines[Kind.ATTN] = lines[Kind.BLOCK] * p.get(Kind.ATTN, one)
+        lines[Kind.MLP] = lines[Kind.BLOCK] * p.get(Kind.MLP, one)
+        lines[Kind.HEAD] = _inside(lines[Kind.ATTN], p.get(Kind.HEAD, one))
+        lines[Kind.CHANNEL] = _inside(lines[Kind.HEAD], p.get(Kind.CHANNEL, one))
+        lines[Kind.NEURON] = _inside(lines[Kind.MLP], p.get(Kind.NEURON, one))
+        if Kind.MLP_OUT in p:  # a neuron's output weights are about a third of its own in a gated MLP
+            lines[Kind.NEURON] = lines[Kind.NEURON] * (2 + p[Kind.MLP_OUT].mean(1, keepdim=True)) / 3
+        whole = {kind: price * self.units[kind] for kind, price in self.unit.items()}
+        paid = torch.stack([lines[kind].mean() * total for kind, total in whole.items()]).sum()
+        return paid / sum(whole.values())
+
+
+def _inside(parent: Tensor, child: Tensor) -> Tensor:
+    """Children's own probabilities times their parents'; children lie side by side."""
+    if child.shape[1] > parent.shape[1]:
+        parent = parent.repeat_interleave(child.shape[1] // parent.shape[1], 1)
+    return parent * child
+
+
+def _mlp_weights(subject: Subject) -> int:
+    """Weights of a layer's matrices that belong to none of its attention projections."""
+    taps = (subject.family.taps[kind].module for kind in (Kind.Q, Kind.K, Kind.V, Kind.HEAD))
+    attention = sum(_matrices(subject.module(0, path)) for path in set(taps))
+    return _matrices(subject.module(0, "")) - attention
+
+
+def _matrices(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters() if weight.dim() == 2)

@@ -1,0 +1,1 @@
+"""Model families: one file per `config.model_type`, data only."""

@@ -1,0 +1,82 @@
+"""The words in which a family is written down: where each kind of activation passes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from subcircuit import plugins
+from subcircuit.errors import UnknownName, UnsupportedModel
+from subcircuit.sites import Kind
+
+__all__ = ["Family", "Tap", "decoder", "find_family"]
+
+Side = Literal["in", "out"]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a kind passes: the input or output of a module of the layer, and how to find the units in its last axis.
+
+    `layout` names the axes of the last dimension in einops words: "(u c)" units of channels, "u" units of one channel,
+    "c" one unit; "(p u c)" and "(u p c)" hold several fused parts, of which `part` is taken. When the fused parts have
+    different sizes, `split` gives the units of each ("heads" or "kv_heads") and the layout is that of one part.
+    """
+
+    module: str  # dotted path below the layer; "" is the layer itself
+    side: Side
+    layout: str = "(u c)"
+    part: int | None = None
+    split: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """Everything that differs between architectures. Paths start at `model.base_model`."""
+
+    layers: str  # the list of layers
+    taps: Mapping[Kind, Tap]
+    causal: bool = True  # False: an encoder, judged at its mask token
+    pre_norms: tuple[str, ...] = ()  # modules of the layer that normalise a branch's input, attention's first
+
+
+def decoder(
+    layers: str,
+    *,
+    attn: str,
+    mlp: str,
+    heads: str,
+    neurons: str,
+    q: Tap,
+    k: Tap,
+    v: Tap,
+    causal: bool = True,
+    pre_norms: tuple[str, ...] = (),
+) -> Family:
+    """A family from module paths.
+
+    `attn` and `mlp` are the modules whose *outputs* join the residual stream; `heads` and `neurons` the projections
+    whose *inputs* are the heads' outputs and the MLP's hidden units.
+    """
+    taps = {
+        Kind.RESID: Tap("", "in", "c"),
+        Kind.ATTN: Tap(attn, "out", "c"),
+        Kind.MLP: Tap(mlp, "out", "c"),
+        Kind.MLP_OUT: Tap(mlp, "out", "u"),
+        Kind.HEAD: Tap(heads, "in", "(u c)"),
+        Kind.CHANNEL: Tap(heads, "in", "u"),
+        Kind.NEURON: Tap(neurons, "in", "u"),
+        Kind.Q: q,
+        Kind.K: k,
+        Kind.V: v,
+    }
+    return Family(layers, taps, causal, pre_norms)
+
+
+def find_family(model_type: str) -> Family:
+    """The family of a `config.model_type`. Raises UnsupportedModel, which lists the known ones."""
+    known = plugins.names("families")
+    if model_type not in known:
+        near = str(UnknownName("family", model_type, known))
+        raise UnsupportedModel(near, "a family is one file: see docs/architecture.md, 'Adding a family'")
+    family: Family = plugins.load("families", model_type)
+    return family

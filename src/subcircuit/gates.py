@@ -1,0 +1,83 @@
+"""Relaxed gates: Hard Concrete (Louizos, Welling & Kingma 2018, eq. 10-12), and the dual variable that holds a budget.
+
+Departs from it: `log_alpha` is clamped, so that a closed gate can open again; and besides the sampled gate there are its
+median, which needs far fewer steps because every step sees the same masks, and its straight-through limit, whose forward
+value is the hard gate that will be reported.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subcircuit.errors import UnknownName
+
+__all__ = ["Dual", "HardConcrete", "Relaxation"]
+
+Relaxation = Literal["median", "straight-through", "sampled"]
+
+
+@dataclass(frozen=True)
+class HardConcrete:
+    """A gate on [0, 1] with mass on both ends, for every `log_alpha`.
+
+    "sampled": one noisy draw per gate, as published. "median": the same without noise. "straight-through": forward 1
+    where `log_alpha` > 0, else 0; backward the slope of a logistic of temperature `slope`, which vanishes nowhere.
+    """
+
+    relaxation: Relaxation = "median"
+    temperature: float = 2 / 3
+    low: float = -0.1
+    high: float = 1.1
+    limit: float = 6.0  # |log_alpha| never passes it
+    slope: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.relaxation not in get_args(Relaxation):
+            raise UnknownName("gate relaxation", self.relaxation, get_args(Relaxation))
+
+    def __call__(self, log_alpha: Float[Tensor, "*gate"], generator: torch.Generator) -> Float[Tensor, "*gate"]:
+        """The gates of one step, differentiable in `log_alpha`."""
+        if self.relaxation == "straight-through":
+            soft = (log_alpha / self.slope).sigmoid()
+            return (log_alpha > 0).to(soft.dtype) + soft - soft.detach()
+        if self.relaxation == "sampled":
+            noise = torch.rand(log_alpha.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
+            log_alpha = log_alpha + noise.logit()
+        s = (log_alpha / self.temperature).sigmoid()
+        return (s * (self.high - self.low) + self.low).clamp(0, 1)
+
+    def p_open(self, log_alpha: Float[Tensor, "*gate"]) -> Float[Tensor, "*gate"]:
+        """Probability that the sampled gate is not exactly 0."""
+        return (log_alpha - self.temperature * math.log(-self.low / self.high)).sigmoid()
+
+    @torch.no_grad()
+    def clamp_(self, log_alpha: Float[Tensor, "*gate"]) -> None:
+        log_alpha.clamp_(-self.limit, self.limit)
+
+
+@dataclass
+class Dual:
+    """The price of a broken budget: rises while the constrained quantity is above it, falls while below.
+
+    `log price += rate * (average / budget - 1)`, the average an exponential moving one, the step at most `rate`.
+    """
+
+    budget: float
+    price: float = 1.0
+    rate: float = 0.1
+    memory: float = 0.8  # weight of the past in the moving average
+    average: float | None = None
+    low: float = 1e-4
+    high: float = 1e4
+
+    def update(self, value: float) -> float:
+        """Take one observation and return the new price."""
+        old = value if self.average is None else self.average
+        self.average = self.memory * old + (1 - self.memory) * value
+        excess = max(-1.0, min(1.0, self.average / self.budget - 1))
+        self.price = min(self.high, max(self.low, self.price * math.exp(self.rate * excess)))
+        return self.price

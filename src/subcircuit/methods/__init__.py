@@ -1,0 +1,1 @@
+"""Methods: one file each; the file name is the key."""

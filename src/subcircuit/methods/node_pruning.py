@@ -1,0 +1,207 @@
+"""Multi-granular node pruning: learned masks over blocks, branches, heads, channels and neurons in one run.
+
+After "Multi-Granular Node Pruning for Circuit Discovery" (arXiv 2512.10903). Every node gets a gate; gates of nested
+nodes multiply; a closed node takes its reference's value. Departures, each an option: one budget in place of a penalty
+per granularity; a start from integrated gradients; straight-through gates; a calibrated threshold and greedy polish.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Self, cast
+
+from subcircuit.circuit import Circuit, Origin
+from subcircuit.costs import Cost, Prices
+from subcircuit.errors import UnknownName, UsageError
+from subcircuit.finishing import Validation
+from subcircuit.gates import HardConcrete, Relaxation
+from subcircuit.intervention import Fill, Reference, acting, masked_logits
+from subcircuit.methods._search import Plan, Search, Study
+from subcircuit.progress import Progress, silent
+from subcircuit.sites import Kind
+from subcircuit.subject import Subject
+from subcircuit.tasks._base import Pairs, Task
+
+__all__ = ["NodePruning"]
+
+GATED = (Kind.BLOCK, Kind.ATTN, Kind.MLP, Kind.HEAD, Kind.CHANNEL, Kind.NEURON, Kind.MLP_OUT, Kind.KV)
+
+@dataclass(frozen=True)
+class NodePruning:
+    """Find the smallest circuit whose output distribution stays within a budget of the full model's."""
+
+    kl: Annotated[float, "budget: KL(full || circuit) at the judged position, in nats, on validation prompts"] = 0.3
+    size: Annotated[float | None, "in place of the budget: the fraction of the cost to keep, 0 to 1"] = None
+    budgets: Annotated[str, "several KL budgets, e.g. 0.1,0.3,1: a nested family of circuits from one run"] = ""
+    steps: Annotated[int, "optimisation steps; each further budget of a family takes half as many"] = 150
+    batch: Annotated[int, "prompt pairs in a step"] = 16
+    lr: Annotated[float, "learning rate of the gates (Adam, no weight decay)"] = 0.15
+    pairs: Annotated[int, "discovery prompt pairs"] = 192
+    validation: Annotated[int, "validation prompt pairs, for the threshold and the polish"] = 64
+    kinds: Annotated[str, "granularities with gates; mlp_out and kv may be added"] = (
+        "block,attn,mlp,head,channel,neuron"
+    )
+    reference: Annotated[str, "what fills a closed node: corrupt, mean, zero or resample"] = "corrupt"
+    cost: Annotated[str, "what is made small: parameters, nodes or flops"] = "parameters"
+    weights: Annotated[str, "in place of cost and budget: a penalty per granularity, e.g. head=1,neuron=5"] = ""
+    gates: Annotated[str, "relaxation of the gates: median, straight-through or sampled"] = "median"
+    warm_start: Annotated[int, "integration steps of the attribution pass the gates start from; 0 = all open"] = 4
+    open: Annotated[float, "share of each fine granularity that a warm start opens"] = 0.2
+    polish: Annotated[int, "greedy trials at branch and head level; 0 = none"] = 12
+    seed: Annotated[int, "seed of prompts, batches and noise"] = 0
+    cache_gb: Annotated[float, "reference activations kept in memory, at most; what does not fit is recomputed"] = 2.0
+
+    def find(
+        self,
+        subject: Subject,
+        task: Task,
+        pairs: Pairs | None = None,
+        *,
+        folder: Path | None = None,
+        progress: Progress = silent,
+    ) -> Circuit:
+        """The circuit for `kl` (or `size`); of a family, the one with the smallest budget.
+
+        Raises UsageError for settings that make no sense, NumericalError when the loss is not finite, Interrupted when
+        stopped by the keyboard while a `folder` keeps the state.
+        """
+        return self.family(subject, task, pairs, folder=folder, progress=progress)[0]
+
+    def family(
+        self,
+        subject: Subject,
+        task: Task,
+        pairs: Pairs | None = None,
+        *,
+        folder: Path | None = None,
+        progress: Progress = silent,
+    ) -> list[Circuit]:
+        """One circuit per budget, the smallest budget first, each inside the one before it."""
+        study = self._study(subject, task, pairs, progress)
+        search = Search(self._plan(), study, asdict(self), folder, progress)
+        circuits = []
+        for index, budget in enumerate(self._budgets()):
+            start = perf_counter()
+            search.run(index, budget)
+            kept, scores, kl = search.circuit(budget)
+            search.narrow(kept)
+            origin = self._origin(study, task, budget, kl, perf_counter() - start)
+            circuits.append(Circuit(scores, kept, origin))
+        return circuits
+
+    def __post_init__(self) -> None:
+        self._budgets()
+        self._gated()
+        self._penalties()
+        HardConcrete(cast(Relaxation, self.gates))  # refuses an unknown name
+        if self.size is not None and not 0 < self.size <= 1:
+            raise UsageError(f"size is {self.size}", "give a fraction of the cost to keep, above 0 and at most 1")
+        for name in ("steps", "batch", "pairs", "validation"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}", "give at least 1")
+
+    @classmethod
+    def paper(cls, **changes: object) -> Self:
+        """The published form: a penalty per granularity on the mean probability of being open, sampled gates, all open
+        at the start, threshold 0, no polish.
+
+        The values are those of the first author's development code of 2026 (GPT-2, IOI). Whether the paper's tables
+        were made with them is not known, so results with this preset are no reproduction.
+        """
+        names = {field.name for field in fields(cls)}
+        weights = ",".join(f"{kind}=1" for kind in GATED[1:7])
+        preset = {"weights": weights, "gates": "sampled", "warm_start": 0, "polish": 0, "lr": 0.03, "steps": 500}
+        kinds = "attn,mlp,head,channel,neuron,mlp_out"
+        unknown = set(changes) - names
+        if unknown:
+            raise UnknownName("setting", sorted(unknown)[0], names)
+        return cls(**{**preset, "kinds": kinds, "batch": 32, **changes})  # type: ignore[arg-type]
+
+    def _budgets(self) -> list[float]:
+        try:
+            budgets = sorted(float(text) for text in self.budgets.split(",")) if self.budgets else [self.kl]
+        except ValueError as error:
+            raise UsageError(f"budgets are '{self.budgets}'", "write numbers and commas, e.g. 0.1,0.3,1") from error
+        if min(budgets) <= 0 or not all(map(math.isfinite, budgets)):
+            raise UsageError(f"a KL budget of {min(budgets):g} nats", "give a number above 0")
+        return budgets
+
+    def _gated(self) -> list[Kind]:
+        names = [name.strip() for name in self.kinds.split(",")]
+        for name in names:
+            if name not in GATED:
+                raise UnknownName("granularity", name, GATED)
+        return [kind for kind in GATED if kind in names]
+
+    def _penalties(self) -> dict[Kind, float]:
+        pairs = [text.partition("=")[::2] for text in self.weights.split(",") if text]
+        for name, value in pairs:
+            if name not in self._gated():
+                raise UnknownName("gated granularity", name, self._gated())
+            if not value.replace(".", "", 1).isdigit():
+                raise UsageError(f"the weight of {name} is '{value}'", "write name=number, e.g. head=1,neuron=5")
+        return {Kind(name): float(value) for name, value in pairs}
+
+    def _plan(self) -> Plan:
+        return Plan(
+            kinds=self._gated(),
+            relaxation=HardConcrete(cast(Relaxation, self.gates)),
+            steps=self.steps,
+            batch=self.batch,
+            lr=self.lr,
+            size=self.size,
+            penalties=self._penalties(),
+            warm_start=self.warm_start,
+            share=self.open,
+            polish=self.polish,
+            seed=self.seed,
+        )
+
+    def _study(self, subject: Subject, task: Task, pairs: Pairs | None, tell: Progress) -> Study:
+        """Draw the prompts and run the full model and its references once."""
+        pairs = pairs or task.pairs(subject.tokenizer, self.pairs, seed=self.seed, split="train")
+        held_out = task.pairs(subject.tokenizer, self.validation, seed=self.seed, split="validation")
+        sites = acting(subject.sites(*self._gated()))
+        size = 2 * self.batch  # a pass without gradients has room for twice the prompts
+        tell("references", 0, 2)
+
+        def filled(by: Pairs, cache_gb: float) -> Reference:
+            fill, cache = cast(Fill, self.reference), int(cache_gb * 2**30)
+            return Reference(
+                subject,
+                fill,
+                by.clean,
+                by.corrupt,
+                sites,
+                source=pairs.clean,
+                seed=self.seed,
+                cache_bytes=cache,
+                batch_size=size,
+            )
+
+        reference = filled(pairs, self.cache_gb)
+        tell("references", 1, 2)
+        validation = Validation(subject, held_out, filled(held_out, self.cache_gb - reference.cached / 2**30), size)
+        prices = Prices.of(subject, cast(Cost, self.cost), float(pairs.clean.lengths.float().mean()))
+        full = masked_logits(subject, pairs.clean, {}, reference, batch_size=size)
+        tell("references", 2, 2)
+        return Study(subject, pairs, reference, validation, prices, full)
+
+    def _origin(self, study: Study, task: Task, budget: float, kl: float, seconds: float) -> Origin:
+        options = asdict(task) if is_dataclass(task) and not isinstance(task, type) else {}
+        return Origin(
+            model=study.subject.name,
+            revision=study.subject.revision,
+            family=study.subject.family_name,
+            dtype=str(study.subject.dtype).removeprefix("torch."),
+            task=task.name,
+            task_options=options,
+            method="node-pruning",
+            settings=asdict(self) | {"kl": budget},
+            reference=cast(Fill, self.reference),
+            seed=self.seed,
+            pairs={"train": len(study.pairs), "validation": len(study.validation.pairs)},
+            seconds=seconds,
+            result={"kl": kl, "budget": budget, "cache_bytes": study.reference.cached},
+        )

@@ -1,0 +1,80 @@
+"""A folder of modules used as a table: the file's name is the key, its one export the value.
+
+Listing a table, or the options of an entry, reads source text and imports nothing: the command line stays quick.
+"""
+
+import ast
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from subcircuit.errors import UnknownName
+
+__all__ = ["Option", "load", "names", "options", "summary"]
+
+ROOT = Path(__file__).parent
+WORDS = {"families": "family", "tasks": "task", "methods": "method"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting as its dataclass field spells it: `name: Annotated[type, help] = default`."""
+
+    name: str
+    type: str  # as written: "int", "float | None", ...
+    help: str
+    default: Any
+
+
+def names(folder: str) -> list[str]:
+    """The keys of a table, sorted. A leading underscore keeps a file out of it."""
+    stems = (path.stem for path in (ROOT / folder).glob("*.py"))
+    return sorted(spell(stem) if folder != "families" else stem for stem in stems if not stem.startswith("_"))
+
+
+def load(folder: str, name: str) -> Any:
+    """The export of the module called `name`. Raises UnknownName with the nearest key."""
+    key = spell(name) if folder != "families" else name
+    if key not in names(folder):
+        raise UnknownName(WORDS[folder], name, names(folder))
+    module = importlib.import_module(f"subcircuit.{folder}.{key.replace('-', '_')}")
+    (export,) = module.__all__
+    return getattr(module, export)
+
+
+def summary(folder: str, name: str) -> str:
+    """The first line of an entry's docstring, without importing it."""
+    return (ast.get_docstring(_tree(folder, name)) or "").partition("\n")[0]
+
+
+def options(folder: str, name: str) -> list[Option]:
+    """The settings of an entry's exported dataclass, without importing it."""
+    tree = _tree(folder, name)
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    (export,) = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    return [option for node in classes[export].body if (option := _option(node)) is not None]
+
+
+def spell(name: str) -> str:
+    return name.replace("_", "-")
+
+
+@cache
+def _tree(folder: str, name: str) -> ast.Module:
+    path = ROOT / folder / f"{name.replace('-', '_')}.py"
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _option(node: ast.stmt) -> Option | None:
+    if not isinstance(node, ast.AnnAssign) or not isinstance(node.annotation, ast.Subscript) or node.value is None:
+        return None
+    if ast.unparse(node.annotation.value) != "Annotated" or not isinstance(node.annotation.slice, ast.Tuple):
+        return None
+    kind, text = node.annotation.slice.elts[:2]
+    return Option(ast.unparse(node.target), ast.unparse(kind), ast.literal_eval(text), ast.literal_eval(node.value))

@@ -1,0 +1,44 @@
+"""What a task is: clean and corrupted prompts that align token by token, and what counts as a right answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from subcircuit.subject import Prompts
+
+__all__ = ["Pairs", "Split", "Task"]
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clean and corrupted prompts, row by row of equal length, with the answers that tell them apart."""
+
+    clean: Prompts
+    corrupt: Prompts
+    right: Int[Tensor, "pair answer"]  # token ids of right answers to the clean prompt; -1 fills short rows
+    wrong: Int[Tensor, "pair answer"]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, rows: Sequence[int] | slice | Tensor) -> "Pairs":
+        return Pairs(self.clean[rows], self.corrupt[rows], self.right[rows], self.wrong[rows])
+
+
+class Task(Protocol):
+    """A source of pairs. Its dataclass fields are its options."""
+
+    @property
+    def name(self) -> str:
+        """The key it is found by, or the path of its file."""
+        ...
+
+    def pairs(self, tokenizer: PreTrainedTokenizerBase, n: int, *, seed: int = 0, split: Split = "train") -> Pairs:
+        """`n` pairs of one split, for any tokenizer. Same arguments, same pairs."""
+        ...
