@@ -17,7 +17,7 @@ from subcircuit.sites import Kind
 from subcircuit.subject import Prompts, Subject
 from subcircuit.tasks._base import Pairs
 
-__all__ = ["NODES", "planted", "random_pairs", "random_prompts", "shortened", "tiny"]
+__all__ = ["NODES", "VOCAB", "planted", "random_pairs", "random_prompts", "shortened", "tiny"]
 
 VOCAB = 64
 SPECIAL = 3  # ids below are padding, start and end
@@ -60,7 +60,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2": GROUPED,
     "qwen3": WIDE,
 }
-STRENGTH = {Kind.HEAD: 3.0, Kind.NEURON: 12.0}  # a neuron writes one direction, a head one for each of its channels
+STRENGTH = {Kind.HEAD: 3.0, Kind.NEURON: 16.0}  # a neuron writes one direction, a head one for each of its channels
 # A norm after a branch keeps only the branch's direction, and a branch of one neuron has but two directions; a large
 # epsilon makes that norm nearly linear, so that a lone planted neuron counts by its value.
 PLANTED: dict[str, dict[str, Any]] = {
@@ -75,7 +75,7 @@ def tiny(family: str, *, seed: int = 0, **overrides: Any) -> Subject:
     if family not in CONFIGS:
         raise KeyError(f"no tiny config for the family '{family}': add one to CONFIGS in tests/tiny.py")
     config = AutoConfig.for_model(family, **{**CONFIGS[family], **overrides})
-    auto = AutoModelForCausalLM if plugins.load("families", family).causal else AutoModelForMaskedLM
+    auto: Any = AutoModelForCausalLM if plugins.load("families", family).causal else AutoModelForMaskedLM
     model: PreTrainedModel = auto.from_config(config).float()
     _randomise(model, seed)
     return Subject(model, name=f"tiny-{family}")

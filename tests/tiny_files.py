@@ -11,9 +11,16 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from subcircuit.subject import Subject
 from tiny import VOCAB
 
-__all__ = ["save", "tokenizer", "write_gguf"]
+__all__ = ["Told", "save", "tokenizer", "write_gguf"]
 
 SPECIALS = ["<pad>", "<s>", "</s>", "[MASK]"]
+
+
+class Told(list[tuple[str, int, int]]):
+    """What a progress callback was told, in order."""
+
+    def __call__(self, phase: str, done: int, total: int, **facts: float) -> None:
+        self.append((phase, done, total))
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
@@ -23,7 +30,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
     vocab = {token: index for index, token in enumerate(SPECIALS + letters + words)}
     backend = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>", mask_token="[MASK]"
     )
 

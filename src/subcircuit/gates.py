@@ -24,8 +24,9 @@ Relaxation = Literal["median", "straight-through", "sampled"]
 class HardConcrete:
     """A gate on [0, 1] with mass on both ends, for every `log_alpha`.
 
-    "sampled": one noisy draw per gate, as published. "median": the same without noise. "straight-through": forward 1
-    where `log_alpha` > 0, else 0; backward the slope of a logistic of temperature `slope`, which vanishes nowhere.
+    "sampled": one noisy draw per gate, as published. "median": the same without noise. "straight-through": 1 where
+    `log_alpha` > 0, else 0. The gradient of the last two is that of a logistic of temperature `slope`, which vanishes
+    nowhere inside the clamp: what was closed by mistake comes back.
     """
 
     relaxation: Relaxation = "median"
@@ -41,18 +42,23 @@ class HardConcrete:
 
     def __call__(self, log_alpha: Float[Tensor, "*gate"], generator: torch.Generator) -> Float[Tensor, "*gate"]:
         """The gates of one step, differentiable in `log_alpha`."""
-        if self.relaxation == "straight-through":
-            soft = (log_alpha / self.slope).sigmoid()
-            return (log_alpha > 0).to(soft.dtype) + soft - soft.detach()
         if self.relaxation == "sampled":
             noise = torch.rand(log_alpha.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
-            log_alpha = log_alpha + noise.logit()
-        s = (log_alpha / self.temperature).sigmoid()
-        return (s * (self.high - self.low) + self.low).clamp(0, 1)
+            return self._stretched(log_alpha + noise.logit())
+        if self.relaxation == "median":
+            value = self._stretched(log_alpha.detach())
+        else:
+            value = (log_alpha > 0).to(log_alpha.dtype)
+        wide = (log_alpha / self.slope).sigmoid()
+        return value + (wide - wide.detach())
 
     def p_open(self, log_alpha: Float[Tensor, "*gate"]) -> Float[Tensor, "*gate"]:
         """Probability that the sampled gate is not exactly 0."""
         return (log_alpha - self.temperature * math.log(-self.low / self.high)).sigmoid()
+
+    def _stretched(self, x: Tensor) -> Tensor:
+        s = (x / self.temperature).sigmoid()
+        return (s * (self.high - self.low) + self.low).clamp(0, 1)
 
     @torch.no_grad()
     def clamp_(self, log_alpha: Float[Tensor, "*gate"]) -> None:

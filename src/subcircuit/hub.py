@@ -1,7 +1,7 @@
 """The Hugging Face hub: one question about a name, and one clear answer.
 
-Asked once, without retries, which commit a name stands for; everything is then loaded at that commit. Where the hub is
-out of reach, what an earlier run left in the hub's own cache is used.
+The hub is asked once, without retries, whether it has the name; everything is then loaded at one commit. Where the hub
+is out of reach, what an earlier run left in the hub's own cache is used.
 """
 
 import logging
@@ -22,7 +22,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 from subcircuit.builtin import builtin_models
 from subcircuit.errors import ResourceError, SubcircuitError, UnknownName, UsageError
 
-__all__ = ["find_on_hub"]
+__all__ = ["HTTPError", "find_on_hub"]
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,8 @@ def find_on_hub(name: str, revision: str | None = None) -> tuple[Path, str, dict
     Raises UsageError when the hub has no such model or revision, ResourceError when it is gated or out of reach.
     """
     try:
-        info = HfApi().model_info(name, revision=revision, timeout=PATIENCE)
-        commit = str(info.sha)
-        config = Path(hf_hub_download(name, "config.json", revision=commit))
+        HfApi().model_info(name, revision=revision, timeout=PATIENCE)
+        config = Path(hf_hub_download(name, "config.json", revision=revision))
     except HFValidationError as error:
         raise _unknown(name, "nor can it be the name of a model on the Hugging Face hub") from error
     except GatedRepoError as error:
@@ -60,7 +59,7 @@ def find_on_hub(name: str, revision: str | None = None) -> tuple[Path, str, dict
         ) from error
     except (OSError, HTTPError) as error:
         return _cached(name, revision, error)
-    return config, commit, {"revision": commit}
+    return config, _commit(config), {"revision": _commit(config)}
 
 
 def _cached(name: str, revision: str | None, reason: Exception) -> tuple[Path, str, dict[str, Any]]:
@@ -72,9 +71,12 @@ def _cached(name: str, revision: str | None, reason: Exception) -> tuple[Path, s
         raise ResourceError(
             unknown.message, f"check the connection (HF_HUB_OFFLINE, HF_ENDPOINT); {ELSEWHERE}"
         ) from error
-    commit = config.parent.name  # the hub's cache keeps a folder per commit
-    log.warning("the hub is out of reach: %s is read from the hub's cache, at commit %s", name, commit)
-    return config, commit, {"revision": commit, "local_files_only": True}
+    log.warning("the hub is out of reach: %s is read from the hub's cache, at commit %s", name, _commit(config))
+    return config, _commit(config), {"revision": _commit(config), "local_files_only": True}
+
+
+def _commit(file: Path) -> str:
+    return file.parent.name  # the hub's cache keeps a folder per commit
 
 
 def _unknown(name: str, hub: str) -> SubcircuitError:

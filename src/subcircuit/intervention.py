@@ -180,7 +180,7 @@ class _Mix(torch.autograd.Function):
         return torch.lerp(reference.expand_as(clean), clean, mask.to(clean.dtype))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         delta, mask = ctx.saved_tensors
         to_clean = grad * mask.to(grad.dtype) if ctx.needs_input_grad[0] else None
         to_mask = (grad * delta).float().sum_to_size(mask.shape) if delta is not None else None
@@ -191,7 +191,7 @@ def _mixer(reference: dict[Site, Tensor], site: Site, gate: Tensor) -> Edit:
     def edit(act: Tensor) -> Tensor:
         value = reference.pop(site).to(act.device, act.dtype)
         mask = gate.to(act.device)[..., None, :, None]  # over positions and channels
-        mixed: Tensor = _Mix.apply(act, value, mask if mask.dim() == 4 else mask[None])
+        mixed: Tensor = _Mix.apply(act, value, mask if mask.dim() == 4 else mask[None])  # type: ignore[no-untyped-call]
         return mixed
 
     return edit

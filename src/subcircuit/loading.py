@@ -22,11 +22,21 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from subcircuit.builtin import Progress, builtin_models, sha256
+from subcircuit.batching import out_of_memory
+from subcircuit.builtin import builtin_models, sha256
 from subcircuit.conversion import from_builtin, from_gguf
-from subcircuit.errors import DataError, MissingExtra, ResourceError, UnknownName, UnsupportedModel, UsageError
+from subcircuit.errors import (
+    DataError,
+    MissingExtra,
+    ResourceError,
+    SubcircuitError,
+    UnknownName,
+    UnsupportedModel,
+    UsageError,
+)
 from subcircuit.families._base import Family, find_family
-from subcircuit.hub import find_on_hub
+from subcircuit.hub import HTTPError, find_on_hub
+from subcircuit.progress import Progress, silent
 from subcircuit.subject import Subject
 
 __all__ = ["load"]
@@ -55,7 +65,7 @@ def load(
     dtype: str = "float32",
     device: str = "auto",
     attn: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Subject:
     """A model by name, ready to be studied.
 
@@ -66,7 +76,7 @@ def load(
         device: cpu, cuda or mps; "auto" takes the best there is; "spread" lays the layers over all of them
             (`device_map="auto"`).
         attn: sdpa or eager; by default sdpa, where the model's attention allows it.
-        progress: called with what is going on, bytes done and bytes in all (0 = not known).
+        progress: told of the download, in bytes, and of the conversion.
 
     Raises:
         UsageError, UnknownName: a name or an option that is nothing known.
@@ -86,7 +96,7 @@ def load(
     return Subject(model, tokenizer, name=str(name), revision=source.revision)
 
 
-def _find(name: str | Path, revision: str | None, progress: Progress | None) -> Source:
+def _find(name: str | Path, revision: str | None, progress: Progress) -> Source:
     text, path = str(name), Path(name).expanduser()
     known = builtin_models()
     if revision is not None and (text in known or path.exists()):
@@ -172,16 +182,8 @@ def _model(source: Source, family: Family, dtype: torch.dtype, place: str, attn:
             source.path, dtype=dtype, attn_implementation=attn, output_loading_info=True, **spread, **source.options
         )
         model = model if spread else model.to(place)  # type: ignore[arg-type]  # transformers types only a device
-    except torch.OutOfMemoryError as error:
-        raise ResourceError(
-            f"{source.path} does not fit on {place}: {_first_line(error)}",
-            "use a smaller dtype (bfloat16), device 'cpu', or 'spread'",
-        ) from error
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise DataError(
-            f"the weights of {source.path} could not be read: {_first_line(error)}",
-            "fetch or save them again; a folder needs model.safetensors (or its shards and their index)",
-        ) from error
+    except (OSError, ValueError, RuntimeError, MemoryError, ImportError, SafetensorError, HTTPError) as error:
+        raise _unreadable(source, place, error) from error
     missing = sorted(report["missing_keys"])
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
@@ -190,6 +192,16 @@ def _model(source: Source, family: Family, dtype: torch.dtype, place: str, attn:
             "use a checkpoint that was trained with its language-model head, and all of its files",
         )
     return model
+
+
+def _unreadable(source: Source, place: str, error: Exception) -> SubcircuitError:
+    if out_of_memory(error):
+        message = f"{source.path} does not fit on {place}: {_first_line(error)}"
+        return ResourceError(message, "use a smaller dtype (bfloat16), device 'cpu', or 'spread'")
+    message = f"the weights of {source.path} could not be read: {_first_line(error)}"
+    if source.options:  # a hub id
+        return ResourceError(message, "check the connection and run again: what was fetched is kept")
+    return DataError(message, "a folder needs model.safetensors, or its shards and their index: fetch or save it again")
 
 
 def _first_line(error: BaseException) -> str:

@@ -36,21 +36,18 @@ def names(folder: str) -> list[str]:
 
 def load(folder: str, name: str) -> Any:
     """The export of the module called `name`. Raises UnknownName with the nearest key."""
-    key = spell(name) if folder != "families" else name
-    if key not in names(folder):
-        raise UnknownName(WORDS[folder], name, names(folder))
-    module = importlib.import_module(f"subcircuit.{folder}.{key.replace('-', '_')}")
+    module = importlib.import_module(f"subcircuit.{folder}.{_stem(folder, name)}")
     (export,) = module.__all__
     return getattr(module, export)
 
 
 def summary(folder: str, name: str) -> str:
-    """The first line of an entry's docstring, without importing it."""
+    """The first line of an entry's docstring, without importing it. Raises UnknownName."""
     return (ast.get_docstring(_tree(folder, name)) or "").partition("\n")[0]
 
 
 def options(folder: str, name: str) -> list[Option]:
-    """The settings of an entry's exported dataclass, without importing it."""
+    """The settings of an entry's exported dataclass, without importing it. Raises UnknownName."""
     tree = _tree(folder, name)
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     (export,) = next(
@@ -65,9 +62,16 @@ def spell(name: str) -> str:
     return name.replace("_", "-")
 
 
+def _stem(folder: str, name: str) -> str:
+    key = spell(name) if folder != "families" else name
+    if key not in names(folder):
+        raise UnknownName(WORDS[folder], name, names(folder))
+    return key.replace("-", "_")
+
+
 @cache
 def _tree(folder: str, name: str) -> ast.Module:
-    path = ROOT / folder / f"{name.replace('-', '_')}.py"
+    path = ROOT / folder / f"{_stem(folder, name)}.py"
     return ast.parse(path.read_text(encoding="utf-8"))
 
 

@@ -5,13 +5,14 @@ A *node* is one unit of a site. Kinds nest: a block holds an attention and an ML
 a head its channels. Switching a parent off switches its children off, so masks compose by product.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from subcircuit.errors import UnknownName, UsageError
 
-__all__ = ["CHILDREN", "PARENT", "Kind", "Node", "Site"]
+__all__ = ["CHILDREN", "ONE_UNIT", "PARENT", "Kind", "Node", "Site"]
 
 
 class Kind(StrEnum):
@@ -31,6 +32,7 @@ class Kind(StrEnum):
     KV = "kv"  # a key/value group: one key head and its value head
 
 
+ONE_UNIT = (Kind.RESID, Kind.BLOCK, Kind.ATTN, Kind.MLP)
 PARENT: Mapping[Kind, Kind] = {
     Kind.ATTN: Kind.BLOCK,
     Kind.MLP: Kind.BLOCK,
@@ -43,6 +45,7 @@ PARENT: Mapping[Kind, Kind] = {
 CHILDREN: Mapping[Kind, tuple[Kind, ...]] = {
     parent: tuple(kind for kind in PARENT if PARENT[kind] is parent) for parent in dict.fromkeys(PARENT.values())
 }
+NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # one spelling for each number, so that names in files compare as text
 
 
 @dataclass(frozen=True, order=True)
@@ -58,10 +61,10 @@ class Site:
     @classmethod
     def parse(cls, text: str) -> "Site":
         """Read "3.head". Raises UsageError when it is not of that form, UnknownName for an unknown kind."""
-        layer, dot, kind = text.partition(".")
-        if not dot or not layer.isdigit():
+        layer, _, kind = text.partition(".")
+        if not NUMBER.fullmatch(layer) or not kind:
             raise UsageError(f"'{text}' is not a site", "write LAYER.KIND, for example 3.head")
-        if kind not in Kind:
+        if kind not in list(Kind):
             raise UnknownName("kind", kind, list(Kind))
         return cls(int(layer), Kind(kind))
 
@@ -74,13 +77,14 @@ class Node:
     unit: int
 
     def __str__(self) -> str:
-        single = self.site.kind in (Kind.RESID, Kind.BLOCK, Kind.ATTN, Kind.MLP)
-        return str(self.site) if single else f"{self.site}.{self.unit}"
+        return str(self.site) if self.site.kind in ONE_UNIT else f"{self.site}.{self.unit}"
 
     @classmethod
     def parse(cls, text: str) -> "Node":
         """Read "3.head.7" or "3.mlp". Raises UsageError or UnknownName."""
-        parts = text.split(".")
-        if len(parts) > 3 or not all(part.isdigit() for part in parts[2:]):
-            raise UsageError(f"'{text}' is not a node", "write LAYER.KIND.UNIT, for example 3.head.7")
-        return cls(Site.parse(".".join(parts[:2])), int(parts[2]) if len(parts) == 3 else 0)
+        place, dot, unit = text.rpartition(".") if text.count(".") > 1 else (text, "", "0")
+        site = Site.parse(place)
+        if bool(dot) == (site.kind in ONE_UNIT) or not NUMBER.fullmatch(unit):
+            form = "LAYER.KIND, for example 3.mlp" if site.kind in ONE_UNIT else "LAYER.KIND.UNIT, for example 3.head.7"
+            raise UsageError(f"'{text}' is not a node", f"write {form}")
+        return cls(site, int(unit))

@@ -17,14 +17,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from subcircuit.errors import UnknownName, UnsupportedModel
+from subcircuit.errors import UnknownName, UnsupportedModel, UsageError
 from subcircuit.families._base import Family, Tap, find_family
-from subcircuit.sites import Kind, Site
+from subcircuit.sites import ONE_UNIT, Kind, Site
 
 __all__ = ["Edit", "Prompts", "Subject"]
 
 Edit = Callable[[Float[Tensor, "batch pos unit channel"]], Float[Tensor, "batch pos unit channel"]]
-ONE_UNIT = (Kind.RESID, Kind.BLOCK, Kind.ATTN, Kind.MLP)
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,13 @@ class Subject:
     @property
     def device(self) -> torch.device:
         """Where token ids go in. Activations may live elsewhere (`device_map`)."""
-        return self.model.get_input_embeddings().weight.device
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return torch.device("cpu") if device.type == "meta" else device  # meta: offloaded, fetched at each pass
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.dtype
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     def units(self, kind: Kind) -> int:
         """How many units a site of this kind has; 1 for whole branches and blocks."""
@@ -127,14 +128,16 @@ class Subject:
 
     def module(self, layer: int, path: str) -> nn.Module:
         """A module of a layer by its path in the family's words."""
-        return self._layers[layer].get_submodule(path)
+        module: nn.Module = self._layers[layer].get_submodule(path)
+        return module
 
     def logits(self, prompts: Prompts) -> Float[Tensor, "prompt vocab"]:
         """The logits at each prompt's judged position, in float32; no other position is unembedded."""
         prompts = prompts.to(self.device)
-        with self._judged_only(prompts.at):
+        with self.judged_only(prompts.at):
             out = self.model(**self._inputs(prompts))
-        return out.logits[:, 0].float()
+        logits: Tensor = out.logits
+        return logits[:, 0].float()
 
     def all_logits(self, prompts: Prompts) -> Float[Tensor, "prompt pos vocab"]:
         """The logits everywhere, exactly as the model gives them."""
@@ -166,7 +169,8 @@ class Subject:
         Edits of one module are applied in the order given. An edit that returns its argument itself changes nothing,
         not even a copy is made. No hook outlives the block, however it ends.
 
-        Raises UnsupportedModel for a site whose kind the family has no tap for, UnknownName for a layer that is not.
+        Raises UnsupportedModel for a site whose kind the family has no tap for, UnknownName for a layer that is not;
+        a pass within the block raises UsageError for an edit that returns another shape.
         """
         grouped: dict[tuple[int, str, str], list[tuple[Tap, Edit]]] = defaultdict(list)
         for site, edit in edits.items():
@@ -192,7 +196,9 @@ class Subject:
         return inputs
 
     @contextmanager
-    def _judged_only(self, at: Tensor) -> Iterator[None]:
+    def judged_only(self, at: Tensor) -> Iterator[None]:
+        """Within the block the model unembeds one position per prompt: logits are `(prompt, 1, vocab)`."""
+
         def gather(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
             (hidden,) = args
             rows = torch.arange(len(hidden), device=hidden.device)
@@ -266,6 +272,11 @@ class Subject:
         for tap in self.family.taps.values():
             for layer in range(len(self)):
                 _submodule(self._layers[layer], tap.module, self.family_name)
+        for kind in (Kind.CHANNEL, Kind.NEURON):
+            path = self.family.taps[kind].module
+            sizes = [_in_features(self.module(layer, path)) for layer in range(len(self))]
+            if len(set(sizes)) > 1:
+                raise UnsupportedModel(f"{self.name}: '{path}' differs in width from layer to layer: {sizes}")
         heads, groups, width = (self._units[kind] for kind in (Kind.HEAD, Kind.K, Kind.CHANNEL))
         if width % heads or heads % groups:
             raise UnsupportedModel(
@@ -305,6 +316,11 @@ def _chain(subject: Subject, tensor: Tensor, chain: list[tuple[Tap, Edit]]) -> T
     for tap, edit in chain:
         view = subject._view(tensor, tap)
         new = edit(view)
+        if new.shape != view.shape:
+            raise UsageError(
+                f"an edit at '{tap.module}' was given {tuple(view.shape)} and returned {tuple(new.shape)}",
+                "an edit keeps the shape it is given: (batch, position, unit, channel)",
+            )
         if new is not view:
             tensor = subject._put(tensor, tap, new)
     return tensor

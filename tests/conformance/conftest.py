@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny import random_prompts, shortened, tiny
 
 from subcircuit import plugins
 from subcircuit.subject import Prompts, Subject
+from tiny import random_prompts, shortened, tiny
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

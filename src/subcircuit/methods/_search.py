@@ -76,26 +76,28 @@ class Search:
             self._start()
         self.log_alpha = {kind: self._tensor(kind, "log_alpha").requires_grad_() for kind in plan.kinds}
         self.allowed = {kind: self._tensor(kind, "allowed") for kind in plan.kinds}
+        self.optimiser, self.dual = self._optimiser(), Dual(1.0)
 
     def run(self, index: int, budget: float) -> None:
         """The steps of round `index`: the budget's first step to its last."""
         if self.checkpoint.facts["round"] > index:
             return
         steps = self.plan.steps if index == 0 else max(1, self.plan.steps // 2)
-        optimiser = self._optimiser()
-        facts = self.checkpoint.facts
-        dual = Dual(self.plan.size or budget, facts["price"], average=facts["average"])
+        first, price, average = (self.checkpoint.facts[name] for name in ("step", "price", "average"))
+        self.optimiser, self.dual = self._optimiser(), Dual(self.plan.size or budget, price, average=average)
         try:
-            for step in range(facts["step"], steps):
-                optimiser.param_groups[0]["lr"] = self.plan.lr * _schedule(step, steps)
-                kl, cost = self._step(optimiser, dual, index * self.plan.steps + step)
-                self._keep(optimiser, dual, step + 1, index)
-                self.tell("gates", step + 1, steps, loss=dual.price * kl + cost, kl=kl, cost=cost, price=dual.price)
+            for step in range(first, steps):
+                self.optimiser.param_groups[0]["lr"] = self.plan.lr * _schedule(step, steps)
+                kl, cost = self.step(index * self.plan.steps + step)
+                self._keep(step + 1, index)
+                self.tell("gates", step + 1, steps, kl=kl, cost=cost, price=self.dual.price)
         except KeyboardInterrupt as stop:
             if self.path is None:
                 raise
-            raise Interrupted(f"stopped after step {facts['step']} of {steps}", "go on with --resume") from stop
-        self._keep(optimiser, Dual(budget), 0, index + 1)
+            done = self.checkpoint.facts["step"]
+            raise Interrupted(f"stopped after step {done} of {steps}", "go on with --resume") from stop
+        self.dual = Dual(budget)
+        self._keep(0, index + 1)
 
     def circuit(self, budget: float) -> tuple[Kept, dict[Site, Float[Tensor, " unit"]], float]:
         """The hard circuit of the gates as they are, its scores, and its KL on the validation prompts."""
@@ -123,7 +125,8 @@ class Search:
             allowed &= torch.stack([kept[Site(layer, kind)] for layer in range(len(allowed))])
         self._store(self.allowed, "allowed")
 
-    def _step(self, optimiser: torch.optim.Optimizer, dual: Dual, step: int) -> tuple[float, float]:
+    def step(self, step: int) -> tuple[float, float]:
+        """One optimisation step on the rows of this step; returns KL and expected cost as they were before it."""
         plan, study = self.plan, self.study
         generator = torch.Generator().manual_seed(hash((plan.seed, step)) % (1 << 63))
         rows = self._rows(step)
@@ -136,19 +139,19 @@ class Search:
         if plan.penalties:
             loss = kl + torch.stack([weight * p[kind].mean() for kind, weight in plan.penalties.items()]).sum()
         else:
-            loss = kl + dual.price * cost if plan.size is not None else cost + dual.price * kl
+            loss = kl + self.dual.price * cost if plan.size is not None else cost + self.dual.price * kl
         if not loss.isfinite():
             raise NumericalError(
                 f"the loss is {loss.item()} at step {step + 1}",
                 "the state of the step before is kept: resume with float32 weights, or start again with a smaller --lr",
             )
-        optimiser.zero_grad()
+        self.optimiser.zero_grad()
         loss.backward()
-        optimiser.step()
+        self.optimiser.step()
         for value in self.log_alpha.values():
             plan.relaxation.clamp_(value)
         kl_now, cost_now = float(kl.detach()), float(cost.detach())
-        dual.update(cost_now if plan.size is not None else kl_now)
+        self.dual.update(cost_now if plan.size is not None else kl_now)
         return kl_now, cost_now
 
     def _start(self) -> None:
@@ -195,15 +198,15 @@ class Search:
                 optimiser.state[value] = {name: self._tensor(kind, name) for name in names}
         return optimiser
 
-    def _keep(self, optimiser: torch.optim.Adam, dual: Dual, step: int, index: int) -> None:
+    def _keep(self, step: int, index: int) -> None:
         """Remember this moment; on disk where there is a folder."""
         self._store(self.log_alpha, "log_alpha")
         for name in ("step", "exp_avg", "exp_avg_sq"):
             if step:
-                self._store({kind: optimiser.state[value][name] for kind, value in self.log_alpha.items()}, name)
+                self._store({kind: self.optimiser.state[value][name] for kind, value in self.log_alpha.items()}, name)
             else:  # a new round starts with a fresh optimiser
                 self.checkpoint.tensors = {k: v for k, v in self.checkpoint.tensors.items() if not k.endswith(name)}
-        self.checkpoint.facts = {"step": step, "round": index, "price": dual.price, "average": dual.average}
+        self.checkpoint.facts = {"step": step, "round": index, "price": self.dual.price, "average": self.dual.average}
         if self.path:
             self.checkpoint.save(self.path)
 

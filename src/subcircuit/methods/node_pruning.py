@@ -9,7 +9,7 @@ import math
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Self, cast
+from typing import Annotated, Any, Self, cast
 
 from subcircuit.circuit import Circuit, Origin
 from subcircuit.costs import Cost, Prices
@@ -78,8 +78,8 @@ class NodePruning:
         progress: Progress = silent,
     ) -> list[Circuit]:
         """One circuit per budget, the smallest budget first, each inside the one before it."""
-        study = self._study(subject, task, pairs, progress)
-        search = Search(self._plan(), study, asdict(self), folder, progress)
+        study = self.study(subject, task, pairs, progress)
+        search = Search(self.plan(), study, asdict(self), folder, progress)
         circuits = []
         for index, budget in enumerate(self._budgets()):
             start = perf_counter()
@@ -143,7 +143,8 @@ class NodePruning:
                 raise UsageError(f"the weight of {name} is '{value}'", "write name=number, e.g. head=1,neuron=5")
         return {Kind(name): float(value) for name, value in pairs}
 
-    def _plan(self) -> Plan:
+    def plan(self) -> Plan:
+        """The settings, parsed."""
         return Plan(
             kinds=self._gated(),
             relaxation=HardConcrete(cast(Relaxation, self.gates)),
@@ -158,7 +159,7 @@ class NodePruning:
             seed=self.seed,
         )
 
-    def _study(self, subject: Subject, task: Task, pairs: Pairs | None, tell: Progress) -> Study:
+    def study(self, subject: Subject, task: Task, pairs: Pairs | None = None, tell: Progress = silent) -> Study:
         """Draw the prompts and run the full model and its references once."""
         pairs = pairs or task.pairs(subject.tokenizer, self.pairs, seed=self.seed, split="train")
         held_out = task.pairs(subject.tokenizer, self.validation, seed=self.seed, split="validation")
@@ -189,7 +190,7 @@ class NodePruning:
         return Study(subject, pairs, reference, validation, prices, full)
 
     def _origin(self, study: Study, task: Task, budget: float, kl: float, seconds: float) -> Origin:
-        options = asdict(task) if is_dataclass(task) and not isinstance(task, type) else {}
+        options: dict[str, Any] = asdict(task) if is_dataclass(task) and not isinstance(task, type) else {}
         return Origin(
             model=study.subject.name,
             revision=study.subject.revision,

@@ -10,9 +10,27 @@ from transformers import PreTrainedTokenizerBase
 
 from subcircuit.subject import Prompts
 
-__all__ = ["Pairs", "Split", "Task"]
+__all__ = ["SPLITS", "Pairs", "Row", "Split", "Task"]
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pair of prompts as text. Every task, built in or a user's file, is written in rows.
+
+    In a decoder's prompt the judged token is the last one. In an encoder's it is the mask token, which the text holds.
+    """
+
+    clean: str
+    corrupt: str
+    answers: tuple[str, ...]  # right continuations of the clean prompt, a leading space included where there is one
+    wrong_answers: tuple[str, ...]
+    split: Split = "train"
+    # judged token: its index, special tokens counted, or a substring of the clean prompt whose last token it is
+    position: int | str | None = None
+    source: str = ""  # where it came from: "row 12 of prompts.jsonl"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""A user's own task: a JSONL or CSV file, one pair of prompts a row.
+
+Columns: `clean`, `corrupt`, `answers`, `wrong_answers`, and optionally `split` and `position`. In CSV, several answers
+are separated by "|". Without a split a row goes to train, validation or test (60/20/20) by a hash of its clean prompt,
+so that it stays where it is when other rows come or go.
+"""
+
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from transformers import PreTrainedTokenizerBase
+
+from subcircuit.errors import DataError, UsageError
+from subcircuit.tasks import _records
+from subcircuit.tasks._base import SPLITS, Pairs, Row, Split
+from subcircuit.tasks._doctor import examine
+from subcircuit.tasks._pairs import to_pairs
+from subcircuit.tasks._report import Finding, Report
+
+__all__ = ["SUFFIXES", "FileTask"]
+
+SUFFIXES = (".jsonl", ".csv")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileTask:
+    """Pairs from a prompts file. Raises UsageError for a file that is not there or of another kind."""
+
+    path: Annotated[str, "a .jsonl or .csv file of clean, corrupt, answers, wrong_answers"]
+    drop_bad: Annotated[bool, "drop and count bad rows instead of stopping at them"] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(self.path))  # a Path is welcome; a circuit's origin keeps text
+        if Path(self.path).suffix not in SUFFIXES:
+            raise UsageError(f"{self.path} is neither a .jsonl nor a .csv file", "name it after what it holds")
+        if not Path(self.path).is_file():
+            raise UsageError(f"there is no file {self.path}", "check the path of the prompts file")
+
+    @property
+    def name(self) -> str:
+        """The file's path."""
+        return self.path
+
+    def rows(self) -> list[Row | Finding]:
+        """The file, row by row; what cannot be read as a row is a finding. Raises DataError for an empty file."""
+        rows = _records.read(Path(self.path))
+        if not rows:
+            raise DataError(f"{self.path} has no rows", f"a row needs {', '.join(_records.NEEDED)}")
+        return rows
+
+    def examine(self, tokenizer: PreTrainedTokenizerBase) -> Report:
+        """What the prompt doctor finds in the whole file."""
+        return examine(self.rows(), tokenizer)
+
+    def pairs(self, tokenizer: PreTrainedTokenizerBase, n: int, *, seed: int = 0, split: Split = "train") -> Pairs:
+        """At most `n` rows of a split, drawn by `seed`. Raises DataError for bad rows, or a split without rows."""
+        report = self.examine(tokenizer)
+        if not self.drop_bad:
+            report.require(self.path)
+        elif report.dropped:
+            log.warning("%s: read %d rows, kept %d, dropped %d", self.path, report.read, report.kept, report.dropped)
+        rows = [checked for checked in report.rows if checked.row.split == split]
+        if not rows:
+            counts = ", ".join(f"{name} {sum(found.row.split == name for found in report.rows)}" for name in SPLITS)
+            cure = "add rows, or a split column that shares them out"
+            raise DataError(f"{self.path} has no usable rows in its {split} split (there are: {counts})", cure)
+        if len(rows) < n:
+            log.info("%s has %d %s rows; %d were asked for, all are used", self.path, len(rows), split, n)
+        return to_pairs(random.Random(f"{seed}/{split}").sample(rows, min(n, len(rows))), tokenizer)
