@@ -78,7 +78,14 @@ def time_ratios(batch: int, rounds: int) -> dict[str, Any]:
     }
     tokens = bench.pairs.clean.ids.numel()
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    return {"batch": batch, "tokens": tokens, "rounds": rounds, "seconds": medians, "ratio": ratios, "cache_bytes": size}
+    return {
+        "batch": batch,
+        "tokens": tokens,
+        "rounds": rounds,
+        "seconds": medians,
+        "ratio": ratios,
+        "cache_bytes": size,
+    }
 
 
 def peak(mode: str, batch: int) -> None:
@@ -117,7 +124,10 @@ def curve(name: str, pairs: int, controls: int) -> list[dict[str, Any]]:
     points = []
     for circuit in circuits:
         found = evidence(subject, circuit, study, n=pairs, controls=controls)
-        point = found.model_dump(exclude={"prompts"}) | {"verdict": found.verdict, "origin": circuit.origin.model_dump()}
+        point = found.model_dump(exclude={"prompts"}) | {
+            "verdict": found.verdict,
+            "origin": circuit.origin.model_dump(),
+        }
         points.append(point | {"budget": circuit.origin.result["budget"], "search_seconds": seconds})
         print(name, circuit.sizes, found.verdict, found.circuit, flush=True)
     return points

@@ -1,4 +1,4 @@
-"""The state of an interrupted search: named tensors and a few numbers, in one safetensors file that is never half-written."""
+"""The state of an interrupted search: tensors and a few numbers in one safetensors file, never half-written."""
 
 import json
 import os
@@ -33,12 +33,13 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path, settings: Mapping[str, Any]) -> "Checkpoint | None":
-        """Read it back, or None when there is none. Raises UsageError when it belongs to other settings, naming them."""
+        """Read it back; None when there is none. Raises UsageError when it belongs to other settings, naming them."""
         if not path.exists():
             return None
         with safe_open(path, framework="pt") as file:
             meta = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
         saved = json.loads(meta["settings"])
         changed = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
         if changed:

@@ -119,7 +119,7 @@ class Circuit:
             origin=self.origin,
             layers=1 + max(site.layer for site in self.kept),
             units={kind: next(len(v) for site, v in self.kept.items() if site.kind is kind) for kind in kinds},
-            sizes={kind: size for kind, size in self.sizes.items()},
+            sizes={str(kind): size for kind, size in self.sizes.items()},
             nodes={kind: [str(node) for node in self.nodes(kind)] for kind in kinds},
         )
         scores = {str(site): score.detach().float().cpu().contiguous() for site, score in self.scores.items()}

@@ -1,8 +1,8 @@
 """What a node costs, and what a set of gates is expected to cost.
 
 A node inside a closed parent costs nothing, so the expected cost is a sum of products of the gates' probabilities along
-each line of the hierarchy. Attention channels cost a row of V and a column of the output projection; heads their rows of
-Q and K (a key head's rows are shared out over its group); neurons their part of the MLP's weights.
+each line of the hierarchy. Attention channels cost a row of V and a column of the output projection; heads their rows
+of Q and K (a key head's rows are shared out over its group); neurons their part of the MLP's weights.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Prices:
         return cls(unit, {kind: subject.units(kind) for kind in unit}, len(subject))
 
     def expected(self, p: Gates) -> Float[Tensor, ""]:
-        """Expected cost as a fraction of the whole model's, for gates open with probability `p`; missing kinds are open."""
+        """Expected share of the whole model's cost, for gates open with probability `p`; missing kinds are open."""
         one = next(iter(p.values())).new_ones(self.layers, 1)
         lines = {Kind.BLOCK: p.get(Kind.BLOCK, one)}
         lines[Kind.ATTN] = lines[Kind.BLOCK] * p.get(Kind.ATTN, one)

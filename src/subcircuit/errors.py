@@ -1,6 +1,6 @@
 """One tree of errors: each carries the exit code of the command line and, where there is one, the cure.
 
-The message says what is wrong and where; `cure` says what to do about it. The command line prints both and no traceback.
+The message says what is wrong and where; `cure` says what to do about it. The command line prints both, no traceback.
 """
 
 import difflib

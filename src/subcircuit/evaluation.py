@@ -74,7 +74,7 @@ class Evidence(BaseModel):
 
     @property
     def verdict(self) -> str:
-        """`evidence` when the circuit is nearer to the full model than every control of its size, else `no evidence`."""
+        """`evidence` when the circuit is nearer to the full model than every control is, else `no evidence`."""
         rivals = [self.attribution, self.integrated, self.empty, *self.random]
         return "evidence" if all(self.circuit.kl.mean < rival.kl.mean for rival in rivals) else "no evidence"
 

@@ -80,9 +80,7 @@ def calibrate(
     return best
 
 
-def polish(
-    kept: Truth, allowed: Kept, validation: Validation, budget: float, *, tries: int, tell: Progress
-) -> Truth:
+def polish(kept: Truth, allowed: Kept, validation: Validation, budget: float, *, tries: int, tell: Progress) -> Truth:
     """Reopen heads that lower KL, then close the branches and heads that the budget does not need.
 
     Candidates come in the order of their first-order effect; each change is tried on the validation prompts and kept

@@ -1,8 +1,8 @@
 """Relaxed gates: Hard Concrete (Louizos, Welling & Kingma 2018, eq. 10-12), and the dual variable that holds a budget.
 
-Departs from it: `log_alpha` is clamped, so that a closed gate can open again; and besides the sampled gate there are its
-median, which needs far fewer steps because every step sees the same masks, and its straight-through limit, whose forward
-value is the hard gate that will be reported.
+Departs from it: `log_alpha` is clamped, so that a closed gate can open again; and besides the sampled gate there are
+its median, which needs far fewer steps because every step sees the same masks, and its straight-through limit, whose
+forward value is the hard gate that will be reported.
 """
 
 import math

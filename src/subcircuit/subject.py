@@ -7,48 +7,20 @@ A subject never converts, copies or rewrites the model it wraps. Whatever the fa
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from subcircuit.errors import UnknownName, UnsupportedModel, UsageError
-from subcircuit.families._base import Family, Tap, find_family
-from subcircuit.sites import ONE_UNIT, Kind, Site
+from subcircuit.errors import UnknownName, UnsupportedModel
+from subcircuit.families._base import Family, Tap
+from subcircuit.layout import Edit, Layout
+from subcircuit.prompts import Prompts
+from subcircuit.sites import Kind, Site
 
 __all__ = ["Edit", "Prompts", "Subject"]
-
-Edit = Callable[[Float[Tensor, "batch pos unit channel"]], Float[Tensor, "batch pos unit channel"]]
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Token ids, padded on the right, and the position whose logits are judged."""
-
-    ids: Int[Tensor, "prompt pos"]
-    mask: Bool[Tensor, "prompt pos"]  # False at padding
-    at: Int[Tensor, " prompt"]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, rows: Sequence[int] | slice | Tensor) -> "Prompts":
-        """Some rows, cut to the longest of them."""
-        mask = self.mask[rows]
-        longest = int(mask.sum(1).max()) if len(mask) else 0
-        return Prompts(self.ids[rows][:, :longest], mask[:, :longest], self.at[rows])
-
-    def to(self, device: torch.device | str) -> "Prompts":
-        return replace(self, ids=self.ids.to(device), mask=self.mask.to(device), at=self.at.to(device))
-
-    @cached_property
-    def lengths(self) -> Int[Tensor, " prompt"]:
-        return self.mask.sum(1)
 
 
 class Subject:
@@ -75,17 +47,24 @@ class Subject:
         self.name = name or model.config._name_or_path or type(model).__name__
         self.revision = revision
         self._tokenizer = tokenizer
-        self.family = _family(model)
-        self._layers = _submodule(model.base_model, self.family.layers, self.family_name)
+        self.layout = Layout(model)
         self._unembedding = model.get_output_embeddings()
-        self._check_shapes()
+        if self._unembedding is None:
+            raise UnsupportedModel(
+                f"{type(model).__name__} has no unembedding, so nothing predicts a token",
+                "load it with AutoModelForCausalLM or AutoModelForMaskedLM",
+            )
 
     def __repr__(self) -> str:
         return f"Subject({self.name}, {self.family_name}, {len(self)} layers)"
 
     def __len__(self) -> int:
         """How many layers there are."""
-        return len(self._layers)
+        return len(self.layout.layers)
+
+    @property
+    def family(self) -> Family:
+        return self.layout.family
 
     @property
     def family_name(self) -> str:
@@ -110,16 +89,14 @@ class Subject:
 
     def units(self, kind: Kind) -> int:
         """How many units a site of this kind has; 1 for whole branches and blocks."""
-        if kind in ONE_UNIT:
-            return 1
-        return int(self._units[kind])
+        return self.layout.units[kind]
 
     def width(self, kind: Kind) -> int:
         """Numbers per position at a site: units times channels."""
         if kind in (Kind.HEAD, Kind.CHANNEL):
             return self.units(Kind.CHANNEL)
         if kind in (Kind.Q, Kind.K, Kind.V):
-            return self.units(kind) * (self.units(Kind.CHANNEL) // self.units(Kind.HEAD))
+            return self.units(kind) * self.layout.channels
         return self.units(Kind.NEURON) if kind is Kind.NEURON else self.units(Kind.MLP_OUT)
 
     def sites(self, *kinds: Kind) -> list[Site]:
@@ -128,8 +105,7 @@ class Subject:
 
     def module(self, layer: int, path: str) -> nn.Module:
         """A module of a layer by its path in the family's words."""
-        module: nn.Module = self._layers[layer].get_submodule(path)
-        return module
+        return self.layout.module(layer, path)
 
     def logits(self, prompts: Prompts) -> Float[Tensor, "prompt vocab"]:
         """The logits at each prompt's judged position, in float32; no other position is unembedded."""
@@ -179,21 +155,11 @@ class Subject:
         with ExitStack() as stack:
             for (layer, path, side), chain in grouped.items():
                 module = self.module(layer, path)
-                hook = _in_hook(self, chain) if side == "in" else _out_hook(self, chain)
+                hook = _in_hook(self.layout, chain) if side == "in" else _out_hook(self.layout, chain)
                 register = module.register_forward_pre_hook if side == "in" else module.register_forward_hook
                 handle = register(hook, with_kwargs=True) if side == "in" else register(hook)
                 stack.callback(handle.remove)
             yield
-
-    # -- below: how a tap's tensor is cut into units -------------------------------------------------------------
-
-    def _inputs(self, prompts: Prompts) -> dict[str, Any]:
-        inputs: dict[str, Any] = {"input_ids": prompts.ids}
-        if not bool(prompts.mask.all()):  # without padding the attention's own causal path is faster and exact
-            inputs["attention_mask"] = prompts.mask.long()
-        if self.family.causal:
-            inputs["use_cache"] = False
-        return inputs
 
     @contextmanager
     def judged_only(self, at: Tensor) -> Iterator[None]:
@@ -210,6 +176,14 @@ class Subject:
         finally:
             handle.remove()
 
+    def _inputs(self, prompts: Prompts) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"input_ids": prompts.ids}
+        if not bool(prompts.mask.all()):  # without padding the attention's own causal path is faster and exact
+            inputs["attention_mask"] = prompts.mask.long()
+        if self.family.causal:
+            inputs["use_cache"] = False
+        return inputs
+
     def _tap(self, site: Site) -> Tap:
         if not 0 <= site.layer < len(self):
             raise UnknownName("layer", str(site.layer), [str(layer) for layer in range(len(self))])
@@ -218,127 +192,20 @@ class Subject:
             raise UnsupportedModel(f"{self.family_name} has no tap for '{site.kind}'", f"it has: {known}")
         return self.family.taps[site.kind]
 
-    def _view(self, tensor: Tensor, tap: Tap) -> Tensor:
-        if tap.split:
-            tensor = tensor[..., self._span(tap)]
-        sizes = {"p": 3} if "p" in tap.layout else {}
-        if "u" in tap.layout and "c" in tap.layout:
-            sizes["c"] = self._channels
-        if tap.layout == "c":
-            return tensor[:, :, None, :]
-        if tap.layout == "u":
-            return tensor[..., None]
-        target = "b t p u c" if "p" in tap.layout else "b t u c"
-        view = rearrange(tensor, f"b t {tap.layout} -> {target}", **sizes)
-        return view[:, :, tap.part] if "p" in tap.layout else view
 
-    def _put(self, tensor: Tensor, tap: Tap, new: Tensor) -> Tensor:
-        """`tensor` with the tap's units replaced; fused tensors are copied so that the other parts stay."""
-        new = new.to(tensor.dtype)
-        if tap.part is None:
-            return new.reshape(tensor.shape)
-        whole = tensor.clone()
-        self._view(whole, tap).copy_(new)
-        return whole
-
-    def _span(self, tap: Tap) -> slice:
-        sizes = [self._units[_SPLIT[name]] * self._channels for name in tap.split]
-        start = sum(sizes[: tap.part])
-        return slice(start, start + sizes[tap.part or 0])
-
-    @cached_property
-    def _channels(self) -> int:
-        return self._units[Kind.CHANNEL] // self._units[Kind.HEAD]
-
-    @cached_property
-    def _units(self) -> dict[Kind, int]:
-        config, taps = self.model.config, self.family.taps
-        heads = int(config.num_attention_heads)
-        groups = int(getattr(config, "num_key_value_heads", None) or heads)
-        width = _in_features(self.module(0, taps[Kind.HEAD].module))
-        hidden = int(config.hidden_size)
-        return {
-            Kind.HEAD: heads,
-            Kind.Q: heads,
-            Kind.K: groups,
-            Kind.V: groups,
-            Kind.KV: groups,
-            Kind.CHANNEL: width,
-            Kind.NEURON: _in_features(self.module(0, taps[Kind.NEURON].module)),
-            Kind.MLP_OUT: hidden,
-        }
-
-    def _check_shapes(self) -> None:
-        for tap in self.family.taps.values():
-            for layer in range(len(self)):
-                _submodule(self._layers[layer], tap.module, self.family_name)
-        for kind in (Kind.CHANNEL, Kind.NEURON):
-            path = self.family.taps[kind].module
-            sizes = [_in_features(self.module(layer, path)) for layer in range(len(self))]
-            if len(set(sizes)) > 1:
-                raise UnsupportedModel(f"{self.name}: '{path}' differs in width from layer to layer: {sizes}")
-        heads, groups, width = (self._units[kind] for kind in (Kind.HEAD, Kind.K, Kind.CHANNEL))
-        if width % heads or heads % groups:
-            raise UnsupportedModel(
-                f"{self.name}: {heads} heads and {groups} key/value heads do not divide a width of {width}",
-                "check num_attention_heads, num_key_value_heads and head_dim in its config",
-            )
-
-
-_SPLIT = {"heads": Kind.HEAD, "kv_heads": Kind.K}
-
-
-def _family(model: PreTrainedModel) -> Family:
-    family = find_family(str(model.config.model_type))
-    if model.get_output_embeddings() is None:
-        raise UnsupportedModel(
-            f"{type(model).__name__} has no unembedding, so nothing predicts a token",
-            "load it with AutoModelForCausalLM or AutoModelForMaskedLM",
-        )
-    return family
-
-
-def _submodule(parent: nn.Module, path: str, family: str) -> Any:
-    try:
-        return parent.get_submodule(path)
-    except AttributeError as error:
-        raise UnsupportedModel(f"this {family} model has no '{path}': {error}") from error
-
-
-def _in_features(module: nn.Module) -> int:
-    """Of a Linear, or of GPT-2's Conv1D, whose weight is transposed."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return int(getattr(module, "in_features", weight.shape[0]))
-
-
-def _chain(subject: Subject, tensor: Tensor, chain: list[tuple[Tap, Edit]]) -> Tensor:
-    for tap, edit in chain:
-        view = subject._view(tensor, tap)
-        new = edit(view)
-        if new.shape != view.shape:
-            raise UsageError(
-                f"an edit at '{tap.module}' was given {tuple(view.shape)} and returned {tuple(new.shape)}",
-                "an edit keeps the shape it is given: (batch, position, unit, channel)",
-            )
-        if new is not view:
-            tensor = subject._put(tensor, tap, new)
-    return tensor
-
-
-def _in_hook(subject: Subject, chain: list[tuple[Tap, Edit]]) -> Callable[..., Any]:
+def _in_hook(layout: Layout, chain: list[tuple[Tap, Edit]]) -> Callable[..., Any]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if args:
-            return (_chain(subject, args[0], chain), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": _chain(subject, kwargs["hidden_states"], chain)}
+            return (layout.edited(args[0], chain), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": layout.edited(kwargs["hidden_states"], chain)}
 
     return hook
 
 
-def _out_hook(subject: Subject, chain: list[tuple[Tap, Edit]]) -> Callable[..., Any]:
+def _out_hook(layout: Layout, chain: list[tuple[Tap, Edit]]) -> Callable[..., Any]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, tuple):  # attention modules return (output, weights)
-            return (_chain(subject, output[0], chain), *output[1:])
-        return _chain(subject, output, chain)
+            return (layout.edited(output[0], chain), *output[1:])
+        return layout.edited(output, chain)
 
     return hook

@@ -67,7 +67,9 @@ class Search:
     Everything random is a function of the seed and the step, so that a resumed search takes the steps it would have.
     """
 
-    def __init__(self, plan: Plan, study: Study, settings: Mapping[str, Any], folder: Path | None, tell: Progress) -> None:
+    def __init__(
+        self, plan: Plan, study: Study, settings: Mapping[str, Any], folder: Path | None, tell: Progress
+    ) -> None:
         self.plan, self.study, self.tell = plan, study, tell
         self.path = folder / "search.safetensors" if folder else None
         found = Checkpoint.load(self.path, settings) if self.path else None
@@ -214,7 +216,9 @@ class Search:
         """The rows of one step: each epoch passes over all pairs in its own order."""
         n, size = len(self.study.pairs), min(self.plan.batch, len(self.study.pairs))
         epoch, part = divmod(step, n // size)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(hash((self.plan.seed, -1, epoch)) % (1 << 63)))
+        order = torch.randperm(
+            n, generator=torch.Generator().manual_seed(hash((self.plan.seed, -1, epoch)) % (1 << 63))
+        )
         return order[part * size : (part + 1) * size]
 
     def _cost(self, kept: Kept) -> float:

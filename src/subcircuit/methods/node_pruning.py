@@ -27,6 +27,7 @@ __all__ = ["NodePruning"]
 
 GATED = (Kind.BLOCK, Kind.ATTN, Kind.MLP, Kind.HEAD, Kind.CHANNEL, Kind.NEURON, Kind.MLP_OUT, Kind.KV)
 
+
 @dataclass(frozen=True)
 class NodePruning:
     """Find the smallest circuit whose output distribution stays within a budget of the full model's."""

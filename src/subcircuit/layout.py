@@ -1,0 +1,133 @@
+"""How the activations of a model are laid out: how many units each kind has, and how a tensor is cut into them."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from subcircuit.errors import UnsupportedModel, UsageError
+from subcircuit.families._base import Family, Tap, find_family
+from subcircuit.sites import ONE_UNIT, Kind
+
+__all__ = ["Edit", "Layout"]
+
+Edit = Callable[[Float[Tensor, "batch pos unit channel"]], Float[Tensor, "batch pos unit channel"]]
+SPLIT = {"heads": Kind.HEAD, "kv_heads": Kind.K}
+
+
+class Layout:
+    """The layers of a model in its family's words.
+
+    Raises UnsupportedModel when the family is unknown, when the model's parts are not where its family says, or when
+    they do not divide into whole units.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.family: Family = find_family(str(model.config.model_type))
+        self.config = model.config
+        self.name = f"this {model.config.model_type} model"
+        self.layers = self._submodule(model.base_model, self.family.layers)
+        self._check_modules()
+        self._check_heads()
+
+    def module(self, layer: int, path: str) -> nn.Module:
+        """A module of a layer by its path in the family's words."""
+        return self._submodule(self.layers[layer], path)
+
+    @cached_property
+    def units(self) -> Mapping[Kind, int]:
+        """Units of a site, by kind."""
+        heads = int(self.config.num_attention_heads)
+        groups = int(getattr(self.config, "num_key_value_heads", None) or heads)
+        inner = {
+            Kind.HEAD: heads,
+            Kind.Q: heads,
+            Kind.K: groups,
+            Kind.V: groups,
+            Kind.KV: groups,
+            Kind.CHANNEL: self._width(0, Kind.CHANNEL),
+            Kind.NEURON: self._width(0, Kind.NEURON),
+            Kind.MLP_OUT: int(self.config.hidden_size),
+        }
+        return inner | dict.fromkeys(ONE_UNIT, 1)
+
+    @property
+    def channels(self) -> int:
+        """Width of a head."""
+        return self.units[Kind.CHANNEL] // self.units[Kind.HEAD]
+
+    def view(self, tensor: Float[Tensor, "batch pos width"], tap: Tap) -> Float[Tensor, "batch pos unit channel"]:
+        """What a tap's tensor holds, unit by unit; a view wherever strides allow it."""
+        if tap.split:
+            tensor = tensor[..., self._span(tap)]
+        if tap.layout == "c":
+            return tensor[:, :, None, :]
+        if tap.layout == "u":
+            return tensor[..., None]
+        fused = "p" in tap.layout
+        sizes = {"p": 3, "c": self.channels} if fused else {"c": self.channels}
+        view = rearrange(tensor, f"b t {tap.layout} -> b t {'p ' if fused else ''}u c", **sizes)
+        return view[:, :, tap.part] if fused else view
+
+    def put(
+        self, tensor: Float[Tensor, "batch pos width"], tap: Tap, new: Float[Tensor, "batch pos unit channel"]
+    ) -> Float[Tensor, "batch pos width"]:
+        """The tensor with the tap's units replaced; fused tensors are copied, so that their other parts stay."""
+        new = new.to(tensor.dtype)
+        if tap.part is None:
+            return new.reshape(tensor.shape)
+        whole = tensor.clone()
+        self.view(whole, tap).copy_(new)
+        return whole
+
+    def edited(self, tensor: Float[Tensor, "batch pos width"], edits: list[tuple[Tap, Edit]]) -> Tensor:
+        """The tensor after a chain of edits. Raises UsageError when one of them changes a shape."""
+        for tap, edit in edits:
+            view = self.view(tensor, tap)
+            new = edit(view)
+            if new.shape != view.shape:
+                raise UsageError(
+                    f"an edit at '{tap.module}' was given {tuple(view.shape)} and returned {tuple(new.shape)}",
+                    "an edit keeps the shape it is given: (batch, position, unit, channel)",
+                )
+            if new is not view:
+                tensor = self.put(tensor, tap, new)
+        return tensor
+
+    def _span(self, tap: Tap) -> slice:
+        sizes = [self.units[SPLIT[name]] * self.channels for name in tap.split]
+        start = sum(sizes[: tap.part])
+        return slice(start, start + sizes[tap.part or 0])
+
+    def _width(self, layer: int, kind: Kind) -> int:
+        """Inputs of the projection at a tap: a Linear's, or those of GPT-2's Conv1D, whose weight is transposed."""
+        module = self.module(layer, self.family.taps[kind].module)
+        assert isinstance(module.weight, Tensor)
+        return int(getattr(module, "in_features", module.weight.shape[0]))
+
+    def _check_modules(self) -> None:
+        for tap in self.family.taps.values():
+            for layer in range(len(self.layers)):
+                self.module(layer, tap.module)
+        for kind in (Kind.CHANNEL, Kind.NEURON):
+            sizes = [self._width(layer, kind) for layer in range(len(self.layers))]
+            if len(set(sizes)) > 1:
+                path = self.family.taps[kind].module
+                raise UnsupportedModel(f"{self.name}: '{path}' differs in width from layer to layer: {sizes}")
+
+    def _check_heads(self) -> None:
+        heads, groups, width = (self.units[kind] for kind in (Kind.HEAD, Kind.K, Kind.CHANNEL))
+        if width % heads or heads % groups:
+            raise UnsupportedModel(
+                f"{self.name}: {heads} heads and {groups} key/value heads do not divide a width of {width}",
+                "check num_attention_heads, num_key_value_heads and head_dim in its config",
+            )
+
+    def _submodule(self, parent: nn.Module, path: str) -> nn.ModuleList:
+        try:
+            return parent.get_submodule(path)  # type: ignore[return-value]  # a list where the caller counts on one
+        except AttributeError as error:
+            raise UnsupportedModel(f"{self.name} has no '{path}': {error}") from error
