@@ -27,6 +27,7 @@ from subcircuit.tasks._base import Pairs, Split, Task
 __all__ = ["Estimate", "Evidence", "Scores", "evidence", "judge"]
 
 SCHEMA = 1
+RANKING = 64  # discovery prompts the attribution controls rank by, as in the start of node pruning
 GAP = 1e-6  # below this the full and the empty circuit do the same, and faithfulness says nothing
 PerPrompt = Mapping[str, Float[Tensor, " prompt"]]
 
@@ -139,8 +140,10 @@ def evidence(
         return _scores(found, whole, empty, seed)
 
     def rival(name: str, objective: Objective, steps: int) -> Scores:
-        source = filled(discovery, cache_bytes)
-        scores = attribution(subject, discovery, source, objective=objective, steps=steps, batch_size=batch_size)
+        few = discovery[:RANKING]
+        scores = attribution(
+            subject, few, filled(few, cache_bytes), objective=objective, steps=steps, batch_size=batch_size
+        )
         ranks = {site: score.abs() for site, score in coarsen(subject, scores, list(Kind)).items()}
         return summary(run(name, matched(circuit.kept, ranks)))
 

@@ -29,6 +29,7 @@ __all__ = ["LogAlpha", "Plan", "Search", "Study"]
 LogAlpha = dict[Kind, Float[Tensor, "layer unit"]]
 
 COARSE_START = {Kind.BLOCK: 6.0, Kind.ATTN: 5.0, Kind.MLP: 5.0}  # log_alpha; the product of a line starts near 1
+MARGIN = 0.6  # of the budget, for the prompts that the gates are fitted to: unseen ones come out above them
 FINE_START = 3.0  # and the widest a warm start spreads fine gates to either side of 0
 
 
@@ -86,7 +87,7 @@ class Search:
             return
         steps = self.plan.steps if index == 0 else max(1, self.plan.steps // 2)
         first, price, average = (self.checkpoint.facts[name] for name in ("step", "price", "average"))
-        self.optimiser, self.dual = self._optimiser(), Dual(self.plan.size or budget, price, average=average)
+        self.optimiser, self.dual = self._optimiser(), Dual(self.plan.size or MARGIN * budget, price, average=average)
         try:
             for step in range(first, steps):
                 self.optimiser.param_groups[0]["lr"] = self.plan.lr * _schedule(step, steps)

@@ -54,10 +54,10 @@ def _checked(row: Row, reading: Reading) -> Checked:
 
 def _alone(row: Row, reading: Reading) -> Iterator[Finding]:
     """What is wrong with a row by itself. What is asked later makes no sense before."""
-    shown = [reading.tokens(reading.ids(text)) for text in (row.clean, row.corrupt)]
+    clean, corrupt = (reading.tokens(reading.ids(text)) for text in (row.clean, row.corrupt))
     faults = list(_empty(row)) or [*_prompts(row, reading), *_answers(row, reading)]
     for code, cause, cure in faults:
-        yield Finding(row.source, code, cause, cure, *shown)
+        yield Finding(row.source, code, cause, cure, clean, corrupt)
 
 
 def _empty(row: Row) -> Iterator[Fault]:
@@ -66,7 +66,11 @@ def _empty(row: Row) -> Iterator[Fault]:
             yield "empty-prompt", f"the {name} prompt is empty", "write a prompt or delete the row"
     for name in ("answers", "wrong_answers"):
         if not getattr(row, name) or not all(getattr(row, name)):
-            yield "empty-answers", f"{name} is empty or holds an empty one", "give at least one right and one wrong answer"
+            yield (
+                "empty-answers",
+                f"{name} is empty or holds an empty one",
+                "give at least one right and one wrong answer",
+            )
 
 
 def _prompts(row: Row, reading: Reading) -> Iterator[Fault]:
@@ -123,7 +127,11 @@ def _answer(reading: Reading, context: str, answer: str, tokens: tuple[int, ...]
     spaced = f" {answer.strip()}"
     if answer != spaced and len(reading.follow(context, spaced) or ()) == 1:
         return "answer-tokens", cause, f"begin it with a space: {spaced!r} is one token"
-    return "answer-tokens", cause, "use an answer that is one token, or end the prompt just before the token that decides"
+    return (
+        "answer-tokens",
+        cause,
+        "use an answer of one token, or end the prompt just before the token that decides",
+    )
 
 
 def _repeats(row: Row, seen: dict[str, Row]) -> Iterator[Finding]:

@@ -60,7 +60,9 @@ def _json(line: bytes) -> Record | _Fault:
         cause = f"malformed JSON at character {error.pos + 1}: {error.msg}"
         return _Fault("json", cause, "write one JSON object on one line")
     if not isinstance(record, dict):
-        return _Fault("json", f"a JSON {type(record).__name__}, not an object", f"write {{...}} with {', '.join(NEEDED)}")
+        return _Fault(
+            "json", f"a JSON {type(record).__name__}, not an object", f"write {{...}} with {', '.join(NEEDED)}"
+        )
     return {name: value for name, value in record.items() if value is not None}
 
 
@@ -150,7 +152,9 @@ def _split(record: Record, clean: str) -> Split:
 def _position(record: Record) -> int | str | None:
     value = record.get("position")
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
-        raise _Fault("types", f"position is {json.dumps(value)}", "give a token index or a substring of the clean prompt")
+        raise _Fault(
+            "types", f"position is {json.dumps(value)}", "give a token index or a substring of the clean prompt"
+        )
     if isinstance(value, str):
         _check_encoding("position", value)
     return value

@@ -11,6 +11,7 @@ from subcircuit.tasks._base import Row
 __all__ = ["Checked", "Finding", "Report", "side_by_side"]
 
 SHOWN = 3  # findings in an error message
+REPAIR = "repair them, or drop and count them: --drop-bad (in Python: drop_bad=True)"
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,14 @@ class Report:
         """The findings that drop a row."""
         return tuple(finding for finding in self.findings if finding.level == "error")
 
-    def require(self, what: str) -> None:
+    def require(self, what: str, cure: str = REPAIR) -> None:
         """Raise DataError with the first findings if a row was dropped. `what` names the source of the rows."""
         if not self.dropped:
             return
         first = "\n".join(str(finding) for finding in self.errors[:SHOWN])
         rest = f"\n... and {len(self.errors) - SHOWN} more" if len(self.errors) > SHOWN else ""
         raise DataError(
-            f"{self.dropped} of {self.read} rows of {what} cannot be used (kept {self.kept})\n{first}{rest}",
-            "repair them, or drop and count them: --drop-bad (in Python: drop_bad=True)",
+            f"{self.dropped} of {self.read} rows of {what} cannot be used (kept {self.kept})\n{first}{rest}", cure
         )
 
 
