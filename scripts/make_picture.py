@@ -27,14 +27,10 @@ def draw(circuit: dict[str, Any], evidence: dict[str, Any] | None) -> str:
             colour = HEAD if (layer, head) in kept else FAINT
             y = TOP + head * (CELL + GAP)
             name = f"{layer}.head.{head}" + (" (kept)" if (layer, head) in kept else "")
-            parts.append(
-                f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" rx="3" fill="{colour}"><title>{name}</title></rect>'
-            )
+            parts.append(_rect(x, y, CELL, colour, name))
         tall = 70 * neurons[layer] / max(neurons.values())
-        parts.append(
-            f'<rect x="{x}" y="{floor - tall:.1f}" width="{CELL}" height="{max(tall, 1):.1f}" rx="2" '
-            f'fill="{NEURON if neurons[layer] else FAINT}"><title>layer {layer}: {neurons[layer]} neurons</title></rect>'
-        )
+        colour = NEURON if neurons[layer] else FAINT
+        parts.append(_rect(x, floor - tall, max(tall, 1.0), colour, f"layer {layer}: {neurons[layer]} neurons"))
         parts.append(_text(x + CELL / 2, floor + 15, str(layer), "#57606a", 'text-anchor="middle" font-size="10"'))
     parts += [
         _text(12, TOP + 13, "heads", HEAD, 'font-weight="600"'),
@@ -42,10 +38,14 @@ def draw(circuit: dict[str, Any], evidence: dict[str, Any] | None) -> str:
         _text(12, floor + 15, "layer", "#57606a", 'font-size="10"'),
     ]
     body = "\n".join(parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {floor + 26}" font-family="system-ui, sans-serif" '
-        f'font-size="12" role="img"><rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
-    )
+    frame = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {floor + 26}" role="img"'
+    font = 'font-family="system-ui, sans-serif" font-size="12"'
+    return f'<svg {frame} {font}><rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
+
+
+def _rect(x: float, y: float, height: float, colour: str, title: str) -> str:
+    place = f'x="{x}" y="{y:.1f}" width="{CELL}" height="{height:.1f}" rx="3"'
+    return f'<rect {place} fill="{colour}"><title>{title}</title></rect>'
 
 
 def _title(circuit: dict[str, Any]) -> str:

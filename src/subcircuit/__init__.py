@@ -1,1 +1,60 @@
-"""Find, prove and take out the part of a language model that causes a behaviour."""
+"""Find the part of a language model that causes a behaviour, prove it, and read it.
+
+The public names, imported when they are first used: `import subcircuit` by itself imports no torch.
+"""
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from subcircuit.circuit import Circuit
+    from subcircuit.evaluation import Evidence, evidence
+    from subcircuit.loading import load
+    from subcircuit.methods.node_pruning import NodePruning
+    from subcircuit.sites import Kind, Node, Site
+    from subcircuit.subject import Subject
+    from subcircuit.tasks._base import Pairs
+    from subcircuit.tasks._resolve import task
+
+__all__ = [
+    "Circuit",
+    "Evidence",
+    "Kind",
+    "Node",
+    "NodePruning",
+    "Pairs",
+    "Site",
+    "Subject",
+    "evidence",
+    "load",
+    "task",
+]
+
+__version__ = version("subcircuit")
+
+HOMES = {
+    "Circuit": "circuit",
+    "Evidence": "evaluation",
+    "Kind": "sites",
+    "Node": "sites",
+    "NodePruning": "methods.node_pruning",
+    "Pairs": "tasks._base",
+    "Site": "sites",
+    "Subject": "subject",
+    "evidence": "evaluation",
+    "load": "loading",
+    "task": "tasks._resolve",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in HOMES:
+        raise AttributeError(f"module 'subcircuit' has no attribute '{name}'")
+    value: object = getattr(importlib.import_module(f"subcircuit.{HOMES[name]}"), name)
+    globals()[name] = value  # found at once from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

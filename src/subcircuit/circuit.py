@@ -4,80 +4,23 @@ On disk it is two files: `circuit.json` (origin, sizes, the kept nodes by name) 
 """
 
 import os
-import platform
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from subcircuit.errors import DataError
+from subcircuit.records import CircuitFile, Origin, Size
 from subcircuit.sites import Kind, Node, Site
 
 __all__ = ["Circuit", "CircuitFile", "Kept", "Origin", "Size", "matched", "sizes", "tidy"]
 
 Kept = Mapping[Site, Bool[Tensor, " unit"]]
-
-SCHEMA = 1
-
-
-def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in ("subcircuit", "torch", "transformers")}
-    return {"python": platform.python_version(), **found}
-
-
-class Origin(BaseModel):
-    """Everything that is needed to make the same circuit again."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str = Field(description="name the model was loaded by")
-    revision: str = Field(description="commit or sha256 of its weights")
-    family: str
-    dtype: str
-    task: str
-    task_options: dict[str, Any] = Field(default_factory=dict)
-    method: str
-    settings: dict[str, Any] = Field(default_factory=dict)
-    reference: str = Field(description="what fills a node that is off: corrupt, mean, zero or resample")
-    seed: int
-    pairs: dict[str, int] = Field(description="prompt pairs looked at, by split")
-    versions: dict[str, str] = Field(default_factory=_versions)
-    seconds: float = Field(0.0, description="wall-clock time of the search")
-    result: dict[str, float] = Field(default_factory=dict, description="numbers of the search itself, on validation")
-
-
-class Size(BaseModel):
-    """Nodes of one kind."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kept: int
-    total: int
-
-    @property
-    def fraction(self) -> float:
-        return self.kept / self.total
-
-
-class CircuitFile(BaseModel):
-    """`circuit.json`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    schema_version: int = SCHEMA
-    origin: Origin
-    layers: int
-    units: dict[str, int] = Field(description="units of a site, by kind")
-    sizes: dict[str, Size]
-    nodes: dict[str, list[str]] = Field(description="kept nodes by kind, for example 9.head.6")
 
 
 @dataclass(frozen=True)
@@ -132,7 +75,7 @@ class Circuit:
     def load(cls, folder: str | Path) -> "Circuit":
         """Read a saved circuit. Raises DataError when a file is missing, broken or of another schema version."""
         folder = Path(folder)
-        file = _read(folder / "circuit.json")
+        file = CircuitFile.read(folder)
         kept = {
             Site(layer, Kind(kind)): torch.zeros(units, dtype=torch.bool)
             for kind, units in file.units.items()
@@ -232,15 +175,3 @@ def _candidates(
         attn = [chosen.get(Site(site.layer, Kind.ATTN), torch.zeros(1, dtype=torch.bool)) for site in sites]
         forced = forced & ~torch.stack(attn) if kind is Kind.MLP else torch.zeros_like(forced)
     return open_, forced
-
-
-def _read(path: Path) -> CircuitFile:
-    try:
-        file = CircuitFile.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing", "give a folder that `subcircuit find` wrote") from error
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a circuit: {error}", "find the circuit again") from error
-    if file.schema_version != SCHEMA:
-        raise DataError(f"{path} has schema version {file.schema_version}; this version reads {SCHEMA}")
-    return file

@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from subcircuit import metrics
-from subcircuit.circuit import Circuit, Size, matched
+from subcircuit.circuit import Circuit, Kept, Size, matched
 from subcircuit.errors import DataError
 from subcircuit.gradients import Objective, attribution, coarsen
 from subcircuit.intervention import Fill, Reference, acting, masked_logits
-from subcircuit.sites import Kind, Site
+from subcircuit.sites import Kind
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs, Split, Task
 
@@ -112,63 +112,95 @@ def evidence(
 ) -> Evidence:
     """Score a circuit's hard mask on a split that played no part in finding it.
 
-    `on_step` is told the name of each finished row. Raises DataError when the task cannot give the prompts.
+    `on_step` is told the name of each row before it is run. Raises DataError when the task cannot give the prompts.
     """
-    sites = acting(circuit.kept)
     discovery = task.pairs(subject.tokenizer, circuit.origin.pairs["train"], seed=circuit.origin.seed, split="train")
     pairs = task.pairs(subject.tokenizer, n, seed=seed, split=split)
+    panel = Panel(subject, circuit, discovery, pairs, batch_size, cache_bytes, seed, on_step)
 
-    def filled(by: Pairs, cache: int) -> Reference:
-        fill = cast(Fill, circuit.origin.reference)
-        return Reference(
-            subject, fill, by.clean, by.corrupt, sites, source=discovery.clean, seed=seed, cache_bytes=cache
-        )
-
-    reference = filled(pairs, cache_bytes)
-    full = masked_logits(subject, pairs.clean, {}, reference, batch_size=batch_size)
-
-    def run(name: str, kept: Mapping[Site, Tensor]) -> PerPrompt:
-        mask = {site: truth.float() for site, truth in kept.items()}
-        found = judge(full, masked_logits(subject, pairs.clean, mask, reference, batch_size=batch_size), pairs)
-        on_step(name)
-        return found
-
-    whole = judge(full, full, pairs)
-    empty = run("empty", {site: torch.zeros_like(truth) for site, truth in circuit.kept.items()})
-
-    def summary(found: PerPrompt) -> Scores:
-        return _scores(found, whole, empty, seed)
-
-    def rival(name: str, objective: Objective, steps: int) -> Scores:
-        few = discovery[:RANKING]
-        scores = attribution(
-            subject, few, filled(few, cache_bytes), objective=objective, steps=steps, batch_size=batch_size
-        )
-        ranks = {site: score.abs() for site, score in coarsen(subject, scores, list(Kind)).items()}
-        return summary(run(name, matched(circuit.kept, ranks)))
-
-    chosen = run("circuit", circuit.kept)
-    by_attribution = rival("attribution", "logit-difference", 1)
-    by_integration = rival("integrated gradients", "kl", 5)
-    generator = torch.Generator().manual_seed(seed)
-    random = []
-    for draw in range(controls):
-        lots = {site: torch.rand(len(truth), generator=generator) for site, truth in circuit.kept.items()}
-        random.append(summary(run(f"random {draw + 1}", matched(circuit.kept, lots))))
+    chosen = panel.run("circuit", circuit.kept)
+    ranked = panel.ranked("attribution", "logit-difference", 1)
+    integrated = panel.ranked("integrated gradients", "kl", 5)
+    random = panel.random(controls)
     return Evidence(
         split=split,
         pairs=len(pairs),
         reference=circuit.origin.reference,
         seed=seed,
         sizes={str(kind): size for kind, size in circuit.sizes.items()},
-        full=summary(whole),
-        circuit=summary(chosen),
-        empty=summary(empty),
-        attribution=by_attribution,
-        integrated=by_integration,
+        full=panel.scores(panel.whole),
+        circuit=panel.scores(chosen),
+        empty=panel.scores(panel.empty),
+        attribution=ranked,
+        integrated=integrated,
         random=random,
         prompts={name: [round(x, 5) for x in chosen[name].tolist()] for name in ("kl", "logit_difference")},
     )
+
+
+class Panel:
+    """Runs masks of one circuit's size over the same prompts, and judges them alike."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        circuit: Circuit,
+        discovery: Pairs,
+        pairs: Pairs,
+        batch_size: int,
+        cache_bytes: int,
+        seed: int,
+        on_step: Callable[[str], None],
+    ) -> None:
+        self.subject, self.circuit, self.discovery, self.pairs = subject, circuit, discovery, pairs
+        self.batch_size, self.cache_bytes, self.seed, self.on_step = batch_size, cache_bytes, seed, on_step
+        self.reference = self._filled(pairs)
+        self.full = masked_logits(subject, pairs.clean, {}, self.reference, batch_size=batch_size)
+        self.whole = judge(self.full, self.full, pairs)
+        self.empty = self.run("empty", {site: torch.zeros_like(truth) for site, truth in circuit.kept.items()})
+
+    def run(self, name: str, kept: Kept) -> PerPrompt:
+        """Every metric of one hard mask, prompt by prompt."""
+        self.on_step(name)
+        mask = {site: truth.float() for site, truth in kept.items()}
+        logits = masked_logits(self.subject, self.pairs.clean, mask, self.reference, batch_size=self.batch_size)
+        return judge(self.full, logits, self.pairs)
+
+    def scores(self, found: PerPrompt) -> Scores:
+        """Means and intervals, beside the full and the empty circuit on the same resampled prompts."""
+        return _scores(found, self.whole, self.empty, self.seed)
+
+    def ranked(self, name: str, objective: Objective, steps: int) -> Scores:
+        """The circuit of this size that holds the nodes of largest absolute attribution."""
+        few = self.discovery[:RANKING]
+        self.on_step(f"ranking by {name}")
+        scores = attribution(
+            self.subject, few, self._filled(few), objective=objective, steps=steps, batch_size=self.batch_size
+        )
+        ranks = {site: score.abs() for site, score in coarsen(self.subject, scores, list(Kind)).items()}
+        return self.scores(self.run(name, matched(self.circuit.kept, ranks)))
+
+    def random(self, draws: int) -> list[Scores]:
+        """Circuits of this size drawn at random."""
+        generator = torch.Generator().manual_seed(self.seed)
+        found = []
+        for draw in range(draws):
+            lots = {site: torch.rand(len(truth), generator=generator) for site, truth in self.circuit.kept.items()}
+            found.append(self.scores(self.run(f"random {draw + 1} of {draws}", matched(self.circuit.kept, lots))))
+        return found
+
+    def _filled(self, by: Pairs) -> Reference:
+        return Reference(
+            self.subject,
+            cast(Fill, self.circuit.origin.reference),
+            by.clean,
+            by.corrupt,
+            acting(self.circuit.kept),
+            source=self.discovery.clean,
+            seed=self.seed,
+            cache_bytes=self.cache_bytes,
+            batch_size=self.batch_size,
+        )
 
 
 def judge(full: Float[Tensor, "prompt vocab"], logits: Float[Tensor, "prompt vocab"], pairs: Pairs) -> PerPrompt:

@@ -39,7 +39,7 @@ from subcircuit.hub import HTTPError, find_on_hub
 from subcircuit.progress import Progress, silent
 from subcircuit.subject import Subject
 
-__all__ = ["load"]
+__all__ = ["load", "load_tokenizer"]
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +94,13 @@ def load(
     model = _model(source, family, DTYPES[dtype], place, _attention(source, attn))
     log.info("loaded %s (%s) on %s in %s", name, source.revision, model.device, dtype)
     return Subject(model, tokenizer, name=str(name), revision=source.revision)
+
+
+def load_tokenizer(
+    name: str | Path, *, revision: str | None = None, progress: Progress = silent
+) -> PreTrainedTokenizerBase:
+    """A model's tokenizer without its weights, by the same names. Raises as `load` does."""
+    return _tokenizer(_find(name, revision, progress))
 
 
 def _find(name: str | Path, revision: str | None, progress: Progress) -> Source:

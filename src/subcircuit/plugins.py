@@ -12,7 +12,7 @@ from typing import Any
 
 from subcircuit.errors import UnknownName
 
-__all__ = ["Option", "load", "names", "options", "summary"]
+__all__ = ["Option", "load", "names", "options", "presets", "summary"]
 
 ROOT = Path(__file__).parent
 WORDS = {"families": "family", "tasks": "task", "methods": "method"}
@@ -48,14 +48,20 @@ def summary(folder: str, name: str) -> str:
 
 def options(folder: str, name: str) -> list[Option]:
     """The settings of an entry's exported dataclass, without importing it. Raises UnknownName."""
-    tree = _tree(folder, name)
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    (export,) = next(
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-    )
-    return [option for node in classes[export].body if (option := _option(node)) is not None]
+    return [option for node in _export(folder, name).body if (option := _option(node)) is not None]
+
+
+def presets(folder: str, name: str) -> dict[str, str]:
+    """The presets of an entry's exported class, each with its docstring's first paragraph, without importing it.
+
+    A preset is a classmethod that the class names in `presets`; it makes an entry with other defaults. Raises
+    UnknownName.
+    """
+    body = _export(folder, name).body
+    values = [node.value for node in body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "presets"]
+    named = ast.literal_eval(values[0]) if values and values[0] is not None else ()
+    texts = {node.name: ast.get_docstring(node) or "" for node in body if isinstance(node, ast.FunctionDef)}
+    return {preset: " ".join(texts[preset].partition("\n\n")[0].split()) for preset in named}
 
 
 def spell(name: str) -> str:
@@ -73,6 +79,17 @@ def _stem(folder: str, name: str) -> str:
 def _tree(folder: str, name: str) -> ast.Module:
     path = ROOT / folder / f"{_stem(folder, name)}.py"
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _export(folder: str, name: str) -> ast.ClassDef:
+    tree = _tree(folder, name)
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    (export,) = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    return classes[export]
 
 
 def _option(node: ast.stmt) -> Option | None:

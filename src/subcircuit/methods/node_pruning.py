@@ -9,7 +9,7 @@ import math
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 
 from subcircuit.circuit import Circuit, Origin
 from subcircuit.costs import Cost, Prices
@@ -32,12 +32,14 @@ GATED = (Kind.BLOCK, Kind.ATTN, Kind.MLP, Kind.HEAD, Kind.CHANNEL, Kind.NEURON, 
 class NodePruning:
     """Find the smallest circuit whose output distribution stays within a budget of the full model's."""
 
+    presets: ClassVar[tuple[str, ...]] = ("paper",)
+
     kl: Annotated[float, "budget: KL(full || circuit) at the judged position, in nats, on validation prompts"] = 0.3
     size: Annotated[float | None, "in place of the budget: the fraction of the cost to keep, 0 to 1"] = None
     budgets: Annotated[str, "several KL budgets, e.g. 0.1,0.3,1: a nested family of circuits from one run"] = ""
     steps: Annotated[int, "optimisation steps; each further budget of a family takes half as many"] = 150
     batch: Annotated[int, "prompt pairs in a step"] = 16
-    lr: Annotated[float, "learning rate of the gates (Adam, no weight decay)"] = 0.15
+    lr: Annotated[float, "learning rate of the gates (Adam, no weight decay)"] = 0.3
     pairs: Annotated[int, "discovery prompt pairs"] = 192
     validation: Annotated[int, "validation prompt pairs, for the threshold and the polish"] = 64
     kinds: Annotated[str, "granularities with gates; mlp_out and kv may be added"] = (
@@ -118,6 +120,11 @@ class NodePruning:
         if unknown:
             raise UnknownName("setting", sorted(unknown)[0], names)
         return cls(**{**preset, "kinds": kinds, "batch": 32, **changes})  # type: ignore[arg-type]
+
+    @property
+    def _bound(self) -> bool:
+        """Whether the circuit has to stay within a budget for KL; a target size and penalties take its place."""
+        return self.size is None and not self.weights
 
     def _budgets(self) -> list[float]:
         try:
@@ -205,5 +212,5 @@ class NodePruning:
             seed=self.seed,
             pairs={"train": len(study.pairs), "validation": len(study.validation.pairs)},
             seconds=seconds,
-            result={"kl": kl, "budget": budget, "cache_bytes": study.reference.cached},
+            result={"kl": kl, "cache_bytes": study.reference.cached} | ({"budget": budget} if self._bound else {}),
         )

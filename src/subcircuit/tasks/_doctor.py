@@ -91,7 +91,7 @@ def _prompts(row: Row, reading: Reading) -> Iterator[Fault]:
 
 def _judged(row: Row, reading: Reading) -> int:
     at = reading.judged(row.clean, row.position)
-    if reading.mask and reading.judged(row.corrupt, None) != at:
+    if reading.masked(row.clean) and reading.judged(row.corrupt, None) != at:
         raise NotAPosition("the mask token is not at the same place in both prompts")
     return at
 
@@ -100,16 +100,16 @@ def _answers(row: Row, reading: Reading) -> Iterator[Fault]:
     try:
         context = reading.context(row.clean, _judged(row, reading))
     except NotAPosition as error:
-        yield "position", str(error), _position_cure(reading)
+        yield "position", str(error), _position_cure(row, reading)
         return
     found: dict[str, set[int]] = {"answers": set(), "wrong_answers": set()}
     for name, ids in found.items():
         for answer in getattr(row, name):
             tokens = reading.follow(context, answer)
-            if fault := _answer(reading, context, answer, tokens):
+            if fault := _answer(reading, context, answer, tokens) or _spacing(reading, context, answer):
                 yield fault
-            else:
-                ids.update(tokens or ())
+            if tokens and len(tokens) == 1:
+                ids.update(tokens)
     if both := found["answers"] & found["wrong_answers"]:
         shared = ", ".join(map(repr, reading.tokens(sorted(both))))
         yield "shared-answers", f"{shared} is both a right and a wrong answer", "keep it on one side"
@@ -117,21 +117,36 @@ def _answers(row: Row, reading: Reading) -> Iterator[Fault]:
 
 def _answer(reading: Reading, context: str, answer: str, tokens: tuple[int, ...] | None) -> Fault | None:
     if tokens is None:
-        cause = f"the answer {answer!r} merges with the prompt's last token"
-        return "answer-merges", cause, "let the prompt end before the space and the answer begin with it"
-    if not reading.known(tokens):
+        code, cause = "answer-merges", f"the answer {answer!r} merges with the prompt's last token"
+    elif not reading.known(tokens):
         return "answer-unknown", f"the tokenizer does not know the answer {answer!r}", "use a word it knows"
-    if len(tokens) == 1:
+    elif len(tokens) == 1:
         return None
-    cause = f"the answer {answer!r} is {len(tokens)} tokens here: {' | '.join(reading.tokens(tokens)) or 'none'}"
+    else:
+        parts = " | ".join(reading.tokens(tokens)) or "none"
+        code, cause = "answer-tokens", f"the answer {answer!r} is {len(tokens)} tokens here: {parts}"
+    return code, cause, _answer_cure(reading, context, answer)
+
+
+def _spacing(reading: Reading, context: str, answer: str) -> Fault | None:
+    """One token, but not the one that was meant? Digits and the rest of a word rightly follow without a space."""
+    if reading.masked(context):
+        return None
+    if context[-1].isspace() and answer[0].isspace():
+        return "answer-space", f"two spaces meet before the answer {answer!r}", "take one of them out"
+    if context[-1].isalnum() and answer[0].isalpha() and reading.single(answer):
+        cause = f"the answer {answer!r} goes on without a space: the prompt becomes '...{context[-8:]}{answer}'"
+        return "answer-space", cause, f"if a new word was meant, begin it with a space: {f' {answer}'!r}"
+    return None
+
+
+def _answer_cure(reading: Reading, context: str, answer: str) -> str:
     spaced = f" {answer.strip()}"
-    if answer != spaced and len(reading.follow(context, spaced) or ()) == 1:
-        return "answer-tokens", cause, f"begin it with a space: {spaced!r} is one token"
-    return (
-        "answer-tokens",
-        cause,
-        "use an answer of one token, or end the prompt just before the token that decides",
-    )
+    if len(reading.follow(context.rstrip(), spaced) or ()) != 1:
+        return "use an answer of one token, or end the prompt just before the token that decides"
+    if context != context.rstrip():
+        return f"end the prompt before its last space, and begin the answer with it: {spaced!r} is one token"
+    return f"begin it with a space: {spaced!r} is one token"
 
 
 def _repeats(row: Row, seen: dict[str, Row]) -> Iterator[Finding]:
@@ -143,10 +158,10 @@ def _repeats(row: Row, seen: dict[str, Row]) -> Iterator[Finding]:
         yield Finding(row.source, "leak", cause, cure)
     else:
         cause = f"the same clean prompt as {first.source}"
-        yield Finding(row.source, "duplicate", cause, "it counts twice; delete one of them", level="warning")
+        yield Finding(row.source, "duplicate", cause, "it counts twice; delete one of them")
 
 
-def _position_cure(reading: Reading) -> str:
-    if reading.mask:
+def _position_cure(row: Row, reading: Reading) -> str:
+    if reading.masked(row.clean):
         return f"put {reading.mask} once into both prompts, at the same token"
     return "give a token index, a substring of the clean prompt, or nothing for the last token"

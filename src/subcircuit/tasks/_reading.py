@@ -26,8 +26,9 @@ class Reading:
         full = tuple(tokenizer("a").input_ids)
         start = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
         self.prefix, self.suffix = full[:start], full[start + len(bare) :]
+        self.mask = str(tokenizer.mask_token or "")
         # an encoder closes its text (SEP) and has something to fill in; a decoder may name a mask token it never uses
-        self.mask = str(tokenizer.mask_token) if tokenizer.mask_token and self.suffix else None
+        self.encoder = bool(self.mask and self.suffix)
         self._seen: dict[str, Ids] = {}
 
     def read(self, texts: Iterable[str]) -> None:
@@ -43,17 +44,21 @@ class Reading:
 
     def open(self, text: str) -> str:
         """A prompt that waits for its next word: for an encoder, with a mask token where that word goes."""
-        return f"{text} {self.mask}." if self.mask else text
+        return f"{text} {self.mask}." if self.encoder else text
 
-    def filled(self, row_text: str, answer: str) -> str:
+    def masked(self, text: str) -> bool:
+        """Is this prompt judged at its mask token? Else at its last token."""
+        return self.encoder or bool(self.mask and self.mask in text)
+
+    def filled(self, text: str, answer: str) -> str:
         """The text that answers the prompt."""
-        return row_text.replace(self.mask, answer.strip()) if self.mask else row_text + answer
+        return text.replace(self.mask, answer.strip()) if self.masked(text) else text + answer
 
     def judged(self, text: str, position: int | str | None) -> int:
         """The index of the token whose logits are judged. Raises NotAPosition."""
         ids = self.ids(text)
-        if self.mask:
-            return self._masked(ids, text, position)
+        if self.masked(text):
+            return self._at_mask(ids, position)
         if position is None:
             return len(ids) - len(self.suffix) - 1
         if isinstance(position, str):
@@ -64,7 +69,7 @@ class Reading:
 
     def context(self, text: str, at: int) -> str:
         """The prompt up to and with token `at`."""
-        if self.mask or at == len(self.ids(text)) - len(self.suffix) - 1:
+        if self.masked(text) or at == len(self.ids(text)) - len(self.suffix) - 1:
             return text
         return text[: self._offsets(text)[at][1]]
 
@@ -93,10 +98,10 @@ class Reading:
         ids = self.ids(text)
         return ids[len(self.prefix) : len(ids) - len(self.suffix)]
 
-    def _masked(self, ids: Ids, text: str, position: int | str | None) -> int:
+    def _at_mask(self, ids: Ids, position: int | str | None) -> int:
         places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
         if len(places) != 1:
-            raise NotAPosition(f"the prompt has {len(places)} mask tokens {self.mask}, and an encoder is judged at one")
+            raise NotAPosition(f"the prompt has {len(places)} mask tokens ({self.mask}), and is judged at one")
         if isinstance(position, int) and position % len(ids) != places[0]:
             raise NotAPosition(f"position {position} is not the mask token, which is at {places[0]}")
         return places[0]

@@ -10,6 +10,7 @@ from subcircuit.tasks._base import Row
 
 __all__ = ["Checked", "Finding", "Report", "side_by_side"]
 
+WARNINGS = ("duplicate", "answer-space")
 SHOWN = 3  # findings in an error message
 REPAIR = "repair them, or drop and count them: --drop-bad (in Python: drop_bad=True)"
 
@@ -24,7 +25,11 @@ class Finding:
     cure: str
     clean_tokens: tuple[str, ...] = ()
     corrupt_tokens: tuple[str, ...] = ()
-    level: Literal["error", "warning"] = "error"  # a row with an error is unusable; one with a warning is kept
+
+    @property
+    def level(self) -> Literal["error", "warning"]:
+        """A row with an error is dropped or refused; one with only warnings is kept."""
+        return "warning" if self.code in WARNINGS else "error"
 
     def __str__(self) -> str:
         lines = [f"{self.row}: {self.cause}", *side_by_side(self.clean_tokens, self.corrupt_tokens), f"  {self.cure}"]

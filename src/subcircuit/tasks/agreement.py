@@ -50,7 +50,7 @@ TEMPLATES: dict[Split, tuple[str, ...]] = {
     "validation": (
         "The {subject} beside the {attractor}",
         "They say that the {subject} inside the {attractor}",
-        "It seems the {subject} close to the {attractor}",
+        "It seems that the {subject} below the {attractor}",
     ),
     "test": (
         "The {subject} to the left of the {attractor}",

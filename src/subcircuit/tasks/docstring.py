@@ -2,7 +2,7 @@
 
 Heimersheim & Janiak 2023, "A circuit for Python docstrings in a 4-layer attention-only transformer". As there, the
 corrupted prompt has other names in its signature, so that nothing tells which parameter comes next. Departs from it:
-several layouts and field words, and one to three parameters documented already.
+several layouts, and one to three parameters documented already.
 """
 
 from collections.abc import Sequence
@@ -70,12 +70,12 @@ LAYOUTS: dict[Split, tuple[Layout, ...]] = {
     ),
     "validation": (
         Layout("{} {} {} {}", ":param", ("{}", "{}")),
-        Layout("{}\n", ":arg", ("the {} {}", "the {}")),
+        Layout("{} the {}\n", "@param", ("the {} {}", "the {}")),
     ),
     "test": (
         Layout("The {} {}\n", ":param", ("a {} {}", "a {} {}")),
-        Layout("{} {} {}\n", "@arg", ("{} {}", "{} {}")),
-        Layout("\n    {} {}", ":parameter", ("{}", "{}")),
+        Layout("\n    {} of {}\n", ":param", ("{} of {}", "{} of {}")),
+        Layout("Some {}: {} {}\n", "@param", ("{}", "{} {}", "{}")),
     ),
 }
 

@@ -135,7 +135,7 @@ class GreaterThan(Templated):
         """The form asked for, or the first to suit."""
         asked = tuple(FORMS) if self.form == "auto" else (self.form,)
         # a mask token stands for a word, not for the rest of one
-        names = [name for name in asked if not reading.mask or not FORMS[name].shown]
+        names = [name for name in asked if not reading.encoder or not FORMS[name].shown]
         for name in names:
             if all(len(_suiting(reading, FORMS[name], split)) >= LEAST for split in SPLITS):
                 return name

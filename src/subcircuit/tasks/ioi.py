@@ -52,7 +52,7 @@ TEMPLATES: dict[Split, tuple[str, ...]] = {
     "validation": (
         "Last night {one} and {two} sat in the {place}. {giver} brought a {object} to",
         "As {one} and {two} left the {place}, {giver} tossed a {object} to",
-        "Today {one} and {two} visited the {place}, where {giver} showed a {object} to",
+        "Today {one} and {two} visited the {place}, and {giver} gave a {object} to",
         "Since {one} and {two} were both at the {place}, {giver} took a {object} and gave it to",
     ),
     "test": (

@@ -1,0 +1,5 @@
+"""`python -m subcircuit` is the command `subcircuit`."""
+
+from subcircuit.cli import main
+
+main()

@@ -1,0 +1,83 @@
+"""The command line: one verb per step, one file per verb. `--help` and `list` import no torch."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from subcircuit import plugins
+from subcircuit.cli._check import check
+from subcircuit.cli._find import find
+from subcircuit.cli._list import list_
+from subcircuit.cli._options import parameters, signed
+from subcircuit.cli._score import score
+from subcircuit.cli._shell import run
+from subcircuit.cli._show import show
+from subcircuit.errors import UnknownName
+
+__all__ = ["main"]
+
+EPILOG = """
+Exit codes: 0 all well | 1 another error | 2 wrong use | 3 bad data | 4 memory, disk or network | 5 unsupported model
+| 6 NaN or infinity | 7 budget not met | 130 interrupted
+"""
+
+
+class Verbs(TyperGroup):
+    """A group that answers an unknown name with the nearest one."""
+
+    what = "verb"
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name. Raises UnknownName."""
+        command = super().get_command(ctx, cmd_name)
+        if command is None:
+            raise UnknownName(self.what, cmd_name, self.commands)
+        return command
+
+
+class Methods(Verbs):
+    """The methods below `find`."""
+
+    what = "method"
+
+
+def main() -> None:
+    """The entry point of `subcircuit`."""
+    sys.exit(run(_app(), sys.argv[1:]))
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False, epilog=EPILOG)
+    app.callback()(_root)
+    app.command("list")(list_)
+    app.command("check")(check)
+    app.add_typer(_methods(), name="find")
+    app.command("score")(score)
+    app.command("show")(show)
+    return app
+
+
+def _methods() -> typer.Typer:
+    """`find` with a command per method, its options the method's settings."""
+    methods = typer.Typer(cls=Methods, no_args_is_help=True, help="Find the circuit of a task in a model.")
+    methods.callback()(lambda: None)
+    for name in plugins.names("methods"):
+        methods.command(name, help=plugins.summary("methods", name))(signed(find, parameters(name)))
+    return methods
+
+
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="print the version", is_eager=True, callback=lambda on: _version(on))
+    ] = False,
+) -> None:
+    """Find the part of a language model that causes a behaviour, prove it, and read it."""
+
+
+def _version(on: bool) -> None:
+    if on:
+        typer.echo(f"subcircuit {version('subcircuit')}")
+        raise typer.Exit

@@ -1,0 +1,250 @@
+"""`subcircuit find METHOD`: a circuit into a run folder. Everything that can be refused is refused before a model loads."""
+
+import math
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from subcircuit import plugins
+from subcircuit.cli._options import task_options
+from subcircuit.cli._outputs import Found, FoundCircuit
+from subcircuit.cli._progress import shown
+from subcircuit.cli._shell import Screen, stoppable, trouble
+from subcircuit.errors import BudgetNotMet, Interrupted, SubcircuitError, UnknownName
+from subcircuit.progress import Progress
+from subcircuit.records import CircuitFile, Origin
+from subcircuit.runs import STATE, Run, RunFolder
+
+if TYPE_CHECKING:
+    from subcircuit.circuit import Circuit
+    from subcircuit.subject import Subject
+
+__all__ = ["find"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, checked as far as it can be without a model."""
+
+    method: str
+    model: str
+    revision: str | None
+    dtype: str
+    device: str
+    task: str
+    task_options: dict[str, Any]
+    preset: str | None
+    settings: dict[str, Any]  # those that were given
+
+
+def find(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Option(help="built-in name (list models), folder, .gguf file or hub id")],
+    task: Annotated[str, typer.Option(help="task (list tasks), or a .jsonl or .csv file of your own prompts")],
+    out: Annotated[Path, typer.Option(help="run folder to write")],
+    task_option: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated", metavar="K=V")] = None,
+    drop_bad: Annotated[bool, typer.Option("--drop-bad", help="drop and count bad rows of a prompts file")] = False,
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")] = None,
+    dtype: Annotated[str, typer.Option(help="of the weights: float32, bfloat16 or float16")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, or spread over all of them")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in the folder")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in the folder, or begin it")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress, no notes")] = False,
+    **settings: Any,
+) -> None:
+    """Find the circuit of a task in a model, into a run folder."""
+    screen, folder = Screen(json=json, quiet=quiet), RunFolder(out)
+    options = task_options(task, task_option or [], drop_bad)
+    preset = _preset(str(ctx.info_name), settings.pop("preset", None))
+    given = {name: value for name, value in settings.items() if value is not None}
+    request = Request(str(ctx.info_name), model, revision, dtype, device, task, options, preset, given)
+    saved = folder.claim(overwrite=overwrite, resume=resume)
+    with screen.logging(), stoppable():
+        _search(request, folder, saved, screen)
+    _report(folder, screen)
+
+
+def _preset(method: str, name: str | None) -> str | None:
+    if name is not None and name not in plugins.presets("methods", method):
+        raise UnknownName("preset", name, plugins.presets("methods", method))
+    return name
+
+
+def _search(request: Request, folder: RunFolder, saved: Run | None, screen: Screen) -> None:
+    """Run the method and write its circuits; a run that is done already stays as it is."""
+    start = perf_counter()
+    try:
+        from subcircuit.tasks._resolve import task as resolve
+
+        method = _method(request)
+        if saved is not None:
+            saved.require_same(_wanted(request, asdict(method)))
+            if saved.done:
+                screen.err.print(f"{folder.path} holds a finished run: there is nothing to go on with", style="dim")
+                return
+        task = resolve(request.task, **request.task_options)
+        with shown(screen.err, quiet=screen.quiet) as progress:
+            subject = _load(request, screen, progress)
+            run = _begin(request, folder, saved, subject, asdict(method))
+            with _recorded(run, folder, start):
+                search = method.family if hasattr(method, "family") else lambda *a, **k: [method.find(*a, **k)]
+                circuits = search(subject, task, folder=folder.path, progress=progress)
+                _save(run, folder, circuits)
+    except KeyboardInterrupt as stop:
+        raise Interrupted("stopped before the search began: nothing was written", "start again as before") from stop
+
+
+def _method(request: Request) -> Any:
+    kind = plugins.load("methods", request.method)
+    return (getattr(kind, request.preset) if request.preset else kind)(**request.settings)
+
+
+def _load(request: Request, screen: Screen, progress: Progress) -> "Subject":
+    from subcircuit.loading import load
+
+    screen.silence_transformers()
+    return load(request.model, revision=request.revision, dtype=request.dtype, device=request.device, progress=progress)
+
+
+def _wanted(request: Request, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that began. The device may change."""
+    names = ("method", "model", "dtype", "task", "task_options")
+    return {name: getattr(request, name) for name in names} | {"settings": settings}
+
+
+def _begin(request: Request, folder: RunFolder, saved: Run | None, subject: "Subject", settings: dict[str, Any]) -> Run:
+    """The record of this run, on disk. What an earlier run left is removed only here, when all else is well."""
+    from subcircuit.circuit import versions
+
+    if saved is not None:
+        saved.require_same({"revision": subject.revision})
+        run = saved.model_copy(update={"device": str(subject.device), "status": "running"})
+    else:
+        folder.clear()
+        run = Run(
+            **_wanted(request, settings),
+            revision=subject.revision,
+            device=str(subject.device),
+            versions=versions(),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+    folder.write(run)
+    return run
+
+
+@contextmanager
+def _recorded(run: Run, folder: RunFolder, start: float) -> Iterator[None]:
+    """Write how the search ended, however it ends. Ctrl-C becomes Interrupted, with the command that goes on."""
+
+    def write(status: str) -> None:
+        seconds = round(run.seconds + perf_counter() - start, 1)
+        folder.write(run.model_copy(update={"status": status, "seconds": seconds}))
+
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as stop:
+        write("interrupted")
+        message = stop.message if isinstance(stop, Interrupted) else "stopped between two steps"
+        again = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
+        raise Interrupted(message, f"go on with: {shlex.join(['subcircuit', *again, '--resume'])}") from stop
+    except SubcircuitError:
+        write("failed")
+        raise
+    write(_status(file.origin for _, file in _circuits(folder)))
+    (folder.path / STATE).unlink(missing_ok=True)
+
+
+def _save(run: Run, folder: RunFolder, circuits: "list[Circuit]") -> None:
+    """The first circuit is the folder's own; each circuit of a family has a folder besides."""
+    for circuit in circuits if len(circuits) > 1 else []:
+        origin = circuit.origin
+        member = folder.member(origin.result["budget"])
+        circuit.save(member.path)
+        changes = {"settings": origin.settings, "seconds": round(origin.seconds, 1), "status": _status([origin])}
+        member.write(run.model_copy(update=changes))
+    circuits[0].save(folder.path)
+
+
+def _circuits(folder: RunFolder) -> list[tuple[RunFolder, CircuitFile]]:
+    return [(each, each.circuit()) for each in folder.members() or [folder]]
+
+
+def _missed(origin: Origin) -> bool:
+    return origin.result["kl"] > origin.result.get("budget", math.inf)
+
+
+def _status(origins: Iterable[Origin]) -> Literal["finished", "budget-not-met"]:
+    return "budget-not-met" if any(map(_missed, origins)) else "finished"
+
+
+def _report(folder: RunFolder, screen: Screen) -> None:
+    """Tell what the folder holds now. Exit code 7 where a budget is not met."""
+    circuits = _circuits(folder)
+    origin = circuits[0][1].origin
+    error = _not_met(circuits)
+    run = folder.read()
+    found = Found(
+        folder=str(folder.path),
+        status="budget-not-met" if error else "finished",
+        model=origin.model,
+        revision=origin.revision,
+        task=origin.task,
+        method=origin.method,
+        seconds=run.seconds if run else origin.seconds,
+        circuits=[
+            FoundCircuit(
+                folder=str(each.path),
+                kl=file.origin.result["kl"],
+                budget=file.origin.result.get("budget"),
+                sizes=file.sizes,
+            )
+            for each, file in circuits
+        ],
+        error=trouble(error) if error else None,
+    )
+    if screen.json:
+        screen.emit(found)
+    else:
+        _print(found, screen)
+    if error:
+        screen.complain(error)
+        raise typer.Exit(error.exit_code)
+
+
+def _not_met(circuits: list[tuple[RunFolder, CircuitFile]]) -> BudgetNotMet | None:
+    missed = [(each.path, file.origin.result) for each, file in circuits if _missed(file.origin)]
+    if not missed:
+        return None
+    told = "; ".join(
+        f"KL {result['kl']:.3g} for a budget of {result['budget']:.3g}, in {path}" for path, result in missed
+    )
+    steps = circuits[0][1].origin.settings.get("steps")
+    return BudgetNotMet(
+        f"the best circuit found does not keep to its budget on the validation prompts ({told}, saved all the same)",
+        f"give it more --steps{f' than {steps}' if steps else ''}, or a larger --kl (--budgets for a family)",
+    )
+
+
+def _print(found: Found, screen: Screen) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("circuit in")
+    for column in ("KL", "budget", *found.circuits[0].sizes):
+        table.add_column(column, justify="right")
+    for each in found.circuits:
+        budget = "-" if each.budget is None else f"{each.budget:g}"
+        sizes = (f"{size.kept}/{size.total}" for size in each.sizes.values())
+        table.add_row(escape(each.folder), f"{each.kl:.3f}", budget, *sizes)
+    screen.out.print(table)
+    if not screen.quiet:
+        screen.err.print(f"score it: subcircuit score {escape(shlex.quote(found.folder))}", style="dim", soft_wrap=True)

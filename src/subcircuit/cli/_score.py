@@ -1,0 +1,110 @@
+"""`subcircuit score`: the evidence for a circuit, on prompts that nothing has looked at."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from subcircuit.cli._progress import shown
+from subcircuit.cli._shell import Screen, stoppable
+from subcircuit.errors import DataError, UnknownName
+from subcircuit.progress import Progress
+from subcircuit.records import Origin
+from subcircuit.runs import RunFolder
+
+if TYPE_CHECKING:
+    from subcircuit.evaluation import Evidence
+    from subcircuit.subject import Subject
+    from subcircuit.tasks._base import Split
+
+__all__ = ["score"]
+
+SPLITS = ("test", "validation", "train")
+ROWS = 6  # the circuit, the empty one, and a ranking and a run for both baselines
+
+
+def score(
+    folder: Annotated[Path, typer.Argument(help="run folder", metavar="DIR")],
+    pairs: Annotated[int, typer.Option(help="prompt pairs to score on", min=1)] = 200,
+    controls: Annotated[int, typer.Option(help="random circuits of the same size", min=1)] = 20,
+    split: Annotated[str, typer.Option(help="test, validation or train")] = "test",
+    seed: Annotated[int, typer.Option(help="seed of the prompts, the random circuits and the intervals")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, or spread over all of them")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="score although the model's weights have changed")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress, no notes")] = False,
+) -> None:
+    """Score a circuit on held-out prompts, beside its controls; writes evidence.json.
+
+    The controls: the full model, the empty circuit, random circuits of the same size, and the circuits of the same size
+    that attribution patching and integrated gradients would choose.
+    """
+    if split not in SPLITS:
+        raise UnknownName("split", split, SPLITS)
+    origin = RunFolder(folder).circuit().origin
+    screen = Screen(json=json, quiet=quiet)
+    with screen.logging(), stoppable(), shown(screen.err, quiet=quiet) as progress:
+        from subcircuit.circuit import Circuit
+        from subcircuit.evaluation import evidence
+        from subcircuit.tasks._resolve import task as resolve
+
+        circuit = Circuit.load(folder)
+        task = resolve(origin.task, **{name: value for name, value in origin.task_options.items() if name != "path"})
+        subject = _load(origin, device, force, screen, progress)
+        steps = Steps(progress, ROWS + controls)
+        found = evidence(
+            subject,
+            circuit,
+            task,
+            n=pairs,
+            split=cast("Split", split),
+            controls=controls,
+            seed=seed,
+            on_step=steps,
+        )
+        steps.finish()
+    found.save(folder)
+    _report(found, folder, screen)
+
+
+class Steps:
+    """Rows of the evidence as progress."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress, self.total, self.begun = progress, total, 0
+
+    def __call__(self, name: str) -> None:
+        self.progress("scoring", min(self.begun, self.total), self.total)
+        self.begun += 1
+
+    def finish(self) -> None:
+        self.progress("scoring", self.total, self.total)
+
+
+def _load(origin: Origin, device: str, force: bool, screen: Screen, progress: Progress) -> "Subject":
+    """The model the circuit was found in. Raises DataError when its weights are others by now."""
+    from subcircuit.loading import load
+
+    screen.silence_transformers()
+    local = origin.revision.startswith("sha256:")
+    revision = None if local or force else origin.revision or None
+    subject = load(origin.model, revision=revision, dtype=origin.dtype, device=device, progress=progress)
+    if subject.revision != origin.revision and not force:
+        raise DataError(
+            f"{origin.model} has other weights than those the circuit was found in: {subject.revision}, "
+            f"not {origin.revision}",
+            "bring back the weights, find the circuit again, or score it in these weights with --force",
+        )
+    return subject
+
+
+def _report(found: "Evidence", folder: Path, screen: Screen) -> None:
+    from subcircuit.cli._scored import Scored, sentence, table
+
+    if screen.json:
+        screen.emit(Scored(folder=str(folder), verdict=found.verdict, sentence=sentence(found), evidence=found))
+        return
+    screen.out.print(table(found))
+    sizes = ", ".join(f"{size.kept} of {size.total} {kind}" for kind, size in found.sizes.items())
+    screen.out.print(f"\nkept: {sizes}", soft_wrap=True)
+    screen.out.print(f"[bold]{found.verdict}[/]: {sentence(found)}", soft_wrap=True)

@@ -1,0 +1,81 @@
+"""`circuit.json` as models: where a circuit comes from, how large it is, which nodes it keeps. Imports no torch."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from subcircuit.errors import DataError
+
+__all__ = ["CircuitFile", "Origin", "Size", "versions"]
+
+SCHEMA = 1
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on besides the settings."""
+    found = {name: version(name) for name in ("subcircuit", "torch", "transformers")}
+    return {"python": platform.python_version(), **found}
+
+
+class Origin(BaseModel):
+    """Everything that is needed to make the same circuit again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="name the model was loaded by")
+    revision: str = Field(description="commit or sha256 of its weights")
+    family: str
+    dtype: str
+    task: str
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    method: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    reference: str = Field(description="what fills a node that is off: corrupt, mean, zero or resample")
+    seed: int
+    pairs: dict[str, int] = Field(description="prompt pairs looked at, by split")
+    versions: dict[str, str] = Field(default_factory=versions)
+    seconds: float = Field(0.0, description="wall-clock time of the search")
+    result: dict[str, float] = Field(default_factory=dict, description="numbers of the search itself, on validation")
+
+
+class Size(BaseModel):
+    """Nodes of one kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kept: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        return self.kept / self.total
+
+
+class CircuitFile(BaseModel):
+    """`circuit.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA
+    origin: Origin
+    layers: int
+    units: dict[str, int] = Field(description="units of a site, by kind")
+    sizes: dict[str, Size]
+    nodes: dict[str, list[str]] = Field(description="kept nodes by kind, for example 9.head.6")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """A folder's `circuit.json`. Raises DataError when it is missing, broken or of another schema version."""
+        path = folder / "circuit.json"
+        try:
+            file = cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is missing", "give a folder that `subcircuit find` wrote") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is not a circuit: {error}", "find the circuit again") from error
+        if file.schema_version != SCHEMA:
+            raise DataError(f"{path} has schema version {file.schema_version}; this version reads {SCHEMA}")
+        return file
