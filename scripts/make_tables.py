@@ -18,11 +18,11 @@ def section(results: dict[str, Any]) -> str:
     curves = {name.removeprefix("curve "): rows for name, rows in results.items() if name.startswith("curve ")}
     first = next(iter(curves.values()))[0]
     lines = [
-        f"SmolLM2-135M-Instruct, {first['pairs']} test prompt pairs per task, with templates or fillers that the search",
-        "never saw; hard masks; closed nodes take their value from the corrupted prompt. KL is KL(full || circuit) in",
-        "nats with its 95% bootstrap interval. *Attribution* (one attribution patching pass), *integrated gradients* and",
-        f"*best random* (of {len(first['random'])}) are the KL of circuits of the same size per granularity. The rows of",
-        "a task are one nested family.",
+        f"SmolLM2-135M-Instruct, {first['pairs']} test prompt pairs per task, with templates or fillers that",
+        "the search never saw; hard masks; closed nodes take their value from the corrupted prompt. KL is",
+        "KL(full || circuit) in nats with its 95% bootstrap interval. *Attribution* (one attribution patching",
+        f"pass), *integrated gradients* and *best random* (of {len(first['random'])}) are the KL of circuits of the",
+        "same size per granularity. The rows of a task are one nested family.",
         "",
         "| task | heads | channels | neurons | KL | attribution | integrated gradients | best random "
         "| faithfulness | accuracy (full) | exact match |",

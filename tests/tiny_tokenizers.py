@@ -49,7 +49,7 @@ def byte_level(*, without: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
     texts = [text for text in corpus() if not any(word in text for word in without)]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=SIZE, initial_alphabet=alphabet))
-    return PreTrainedTokenizerFast(tokenizer_object=backend)  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
 @cache
@@ -67,7 +67,7 @@ def two_digits() -> PreTrainedTokenizerBase:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=SIZE, special_tokens=["<|end|>"], initial_alphabet=alphabet)
     backend.train_from_iterator(corpus(), trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<|end|>", eos_token="<|end|>", unk_token="<|end|>"
     )
 
@@ -83,9 +83,7 @@ def with_bos() -> PreTrainedTokenizerBase:
     trainer = trainers.BpeTrainer(vocab_size=SIZE, special_tokens=["<unk>", "<s>", "</s>"])
     backend.train_from_iterator(corpus(), trainer)
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 @cache
@@ -100,7 +98,7 @@ def word_pieces() -> PreTrainedTokenizerBase:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), specials, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
 def from_words(*words: str) -> PreTrainedTokenizerBase:
@@ -108,7 +106,7 @@ def from_words(*words: str) -> PreTrainedTokenizerBase:
     vocab = {word: index for index, word in enumerate(("<unk>", *words))}
     backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
 
 
 KINDS: Mapping[str, Callable[[], PreTrainedTokenizerBase]] = {

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from subcircuit.errors import UsageError
+from subcircuit.errors import DataError, UsageError
 
 __all__ = ["Checkpoint"]
 
@@ -33,14 +33,20 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path, settings: Mapping[str, Any]) -> "Checkpoint | None":
-        """Read it back; None when there is none. Raises UsageError when it belongs to other settings, naming them."""
+        """Read it back; None when there is none.
+
+        Raises UsageError when it belongs to other settings, naming them; DataError when it cannot be read.
+        """
         if not path.exists():
             return None
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata()
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-        saved = json.loads(meta["settings"])
+        try:
+            with safe_open(path, framework="pt") as file:
+                meta = file.metadata()
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+            saved, facts = json.loads(meta["settings"]), json.loads(meta["facts"])
+        except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
+            raise DataError(f"{path} is not the state of a search: {error}", "remove it and start again") from error
         changed = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
         if changed:
             what = ", ".join(f"{name}: {saved.get(name)} -> {settings.get(name)}" for name in sorted(changed))
@@ -48,4 +54,4 @@ class Checkpoint:
                 f"{path.parent} was started with other settings ({what})",
                 "resume with the settings it was started with, or start again in another folder",
             )
-        return cls(settings, tensors, json.loads(meta["facts"]))
+        return cls(settings, tensors, facts)

@@ -5,18 +5,19 @@ On disk it is two files: `circuit.json` (origin, sizes, the kept nodes by name) 
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from subcircuit.errors import DataError
+from subcircuit.errors import DataError, UsageError
 from subcircuit.records import CircuitFile, Origin, Size
-from subcircuit.sites import Kind, Node, Site
+from subcircuit.sites import PARENT, Kind, Node, Site
 
 __all__ = ["Circuit", "CircuitFile", "Kept", "Origin", "Size", "matched", "sizes", "tidy"]
 
@@ -76,19 +77,18 @@ class Circuit:
         """Read a saved circuit. Raises DataError when a file is missing, broken or of another schema version."""
         folder = Path(folder)
         file = CircuitFile.read(folder)
-        kept = {
-            Site(layer, Kind(kind)): torch.zeros(units, dtype=torch.bool)
-            for kind, units in file.units.items()
-            for layer in range(file.layers)
-        }
-        for node in (Node.parse(name) for names in file.nodes.values() for name in names):
-            if node.site not in kept or node.unit >= len(kept[node.site]):
-                raise DataError(f"{folder / 'circuit.json'}: node {node} is outside the circuit's own sizes")
-            kept[node.site][node.unit] = True
         path = folder / "scores.safetensors"
         if not path.exists():
             raise DataError(f"{path} is missing", "find the circuit again, or copy the whole run folder")
-        return cls({Site.parse(name): score for name, score in load_file(path).items()}, kept, file.origin)
+        try:
+            scores = {Site.parse(name): score for name, score in load_file(path).items()}
+        except (SafetensorError, UsageError) as error:
+            raise DataError(f"{path} holds no scores: {error}", "find the circuit again") from error
+        try:
+            kept = _kept(file)
+        except UsageError as error:
+            raise DataError(f"{folder / 'circuit.json'}: {error.message}", "find the circuit again") from error
+        return cls(scores, kept, file.origin)
 
 
 def sizes(kept: Kept) -> dict[Kind, Size]:
@@ -101,20 +101,25 @@ def sizes(kept: Kept) -> dict[Kind, Size]:
 
 
 def tidy(kept: Kept) -> dict[Site, Bool[Tensor, " unit"]]:
-    """Close children of closed parents and parents that have nothing left, in every layer; logits stay the same."""
+    """Close children of closed parents and parents that have nothing left, in every layer; logits stay the same.
+
+    Kinds without gates are taken to be open. With MLP_OUT the logits may change by what a branch adds when all of its
+    units are off and its outputs are not: under a zero reference, its bias.
+    """
     clean = {site: truth.clone() for site, truth in kept.items()}
     for layer in {site.layer for site in clean}:
         here = {site.kind: clean[site] for site in clean if site.layer == layer}
-        for parent, child in _LINKS:  # top down
-            if parent in here and child in here:
-                here[child] &= _spread(here[parent], len(here[child]))
-        for parent, child in reversed(_LINKS):  # bottom up; a branch dies with any of its essential children
-            if parent in here and child in here and (parent, child) not in _OPTIONAL:
+        for parent in (up for kind in tuple(here) for up in _ancestors(kind)):
+            here.setdefault(parent, torch.ones(1, dtype=torch.bool))
+        links = [(parent, child) for parent, child in _LINKS if child in here]
+        for parent, child in links:  # top down
+            here[child] &= _spread(here[parent], len(here[child]))
+        for parent, child in reversed(links):  # bottom up; a branch dies with any of its essential children
+            if (parent, child) not in _OPTIONAL:
                 alive = here[child].view(len(here[parent]), -1).any(-1)
                 here[parent] &= alive if parent is not Kind.BLOCK else _branches(here)
-        for parent, child in _LINKS:
-            if parent in here and child in here:
-                here[child] &= _spread(here[parent], len(here[child]))
+        for parent, child in links:
+            here[child] &= _spread(here[parent], len(here[child]))
     return clean
 
 
@@ -126,7 +131,8 @@ def matched(kept: Kept, scores: Mapping[Site, Float[Tensor, " unit"]]) -> dict[S
     """
     chosen: dict[Site, Tensor] = {}
     wanted = {kind: size.kept for kind, size in sizes(kept).items()}
-    for kind in (kind for kind in Kind if kind in wanted):
+    order = dict.fromkeys([Kind.BLOCK, *(child for _, child in _LINKS), *Kind])
+    for kind in (kind for kind in order if kind in wanted):
         sites = sorted(site for site in kept if site.kind is kind)
         score = torch.stack([scores[site].float() for site in sites])
         open_, forced = _candidates(kind, sites, chosen, score, wanted)
@@ -137,17 +143,36 @@ def matched(kept: Kept, scores: Mapping[Site, Float[Tensor, " unit"]]) -> dict[S
     return tidy(chosen)
 
 
-# parent, child: in the order in which closing runs down
+# parent, child: in the order in which closing runs down, attention first
 _LINKS = (
     (Kind.BLOCK, Kind.ATTN),
-    (Kind.BLOCK, Kind.MLP),
     (Kind.ATTN, Kind.HEAD),
     (Kind.ATTN, Kind.KV),
     (Kind.HEAD, Kind.CHANNEL),
+    (Kind.BLOCK, Kind.MLP),
     (Kind.MLP, Kind.NEURON),
     (Kind.MLP, Kind.MLP_OUT),
 )
+_ATTENTION, _MLP = (Kind.ATTN, Kind.HEAD, Kind.CHANNEL), (Kind.MLP, Kind.NEURON, Kind.MLP_OUT)
 _OPTIONAL = ((Kind.ATTN, Kind.KV),)  # with every key and value off, the queries still are the circuit's own
+
+
+def _kept(file: CircuitFile) -> dict[Site, Bool[Tensor, " unit"]]:
+    """The file's nodes as masks. Raises UsageError for a name that is none, or outside the file's own sizes."""
+    sites = [Site.parse(f"{layer}.{kind}") for kind in file.units for layer in range(file.layers)]
+    kept = {site: torch.zeros(file.units[site.kind], dtype=torch.bool) for site in sites}
+    for node in (Node.parse(name) for names in file.nodes.values() for name in names):
+        if node.site not in kept or node.unit >= len(kept[node.site]):
+            raise UsageError(f"node {node} is outside the circuit's own sizes")
+        kept[node.site][node.unit] = True
+    return kept
+
+
+def _ancestors(kind: Kind) -> Iterator[Kind]:
+    """Its parent, its parent's parent, and so on."""
+    while kind in PARENT:
+        kind = PARENT[kind]
+        yield kind
 
 
 def _branches(here: Mapping[Kind, Tensor]) -> Tensor:
@@ -163,15 +188,22 @@ def _candidates(
     kind: Kind, sites: list[Site], chosen: Mapping[Site, Tensor], score: Tensor, wanted: Mapping[Kind, int]
 ) -> tuple[Tensor, Tensor]:
     """Which units may be chosen, and which must be: the best child of each open parent."""
-    parent = next((up for up, down in _LINKS if down is kind), None)
-    if parent is None or parent not in wanted:
+    parent = next((up for up in _ancestors(kind) if up in wanted), None)
+    if parent is None:
         return torch.ones_like(score, dtype=torch.bool), torch.zeros_like(score, dtype=torch.bool)
     up = torch.stack([chosen[Site(site.layer, parent)] for site in sites])
     open_ = up.repeat_interleave(score.shape[1] // up.shape[1], 1)
     grouped = score.view(*up.shape, -1)
     best = torch.zeros_like(grouped, dtype=torch.bool).scatter_(-1, grouped.argmax(-1, keepdim=True), True)
     forced = best.view_as(score) & open_
+    if (parent, kind) in _OPTIONAL:
+        forced = torch.zeros_like(forced)
     if parent is Kind.BLOCK:  # a block lives by either branch: only blocks without attention need their MLP
-        attn = [chosen.get(Site(site.layer, Kind.ATTN), torch.zeros(1, dtype=torch.bool)) for site in sites]
-        forced = forced & ~torch.stack(attn) if kind is Kind.MLP else torch.zeros_like(forced)
+        forced = forced & ~_attends(chosen, sites) if kind in _MLP else torch.zeros_like(forced)
     return open_, forced
+
+
+def _attends(chosen: Mapping[Site, Tensor], sites: Sequence[Site]) -> Bool[Tensor, "site 1"]:
+    """Whether something of the attention branch has been chosen in each site's layer."""
+    alive = {site.layer for site, truth in chosen.items() if site.kind in _ATTENTION and truth.any()}
+    return torch.tensor([[site.layer in alive] for site in sites])

@@ -3,7 +3,7 @@
 Both look at validation prompts only, and at hard masks only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +12,7 @@ from torch import Tensor
 from subcircuit import metrics
 from subcircuit.batching import batched
 from subcircuit.circuit import Kept, tidy
-from subcircuit.intervention import Reference, masked_logits, masking
+from subcircuit.intervention import Reference, effective, masked_logits, masking
 from subcircuit.progress import Progress
 from subcircuit.sites import CHILDREN, Kind, Site
 from subcircuit.subject import Subject
@@ -22,6 +22,7 @@ __all__ = ["Validation", "calibrate", "polish"]
 
 COARSE = (Kind.ATTN, Kind.MLP, Kind.HEAD)
 Truth = dict[Site, Bool[Tensor, " unit"]]
+Change = tuple[bool, Site, int]  # True to reopen, False to close; which unit
 
 
 class Validation:
@@ -39,17 +40,21 @@ class Validation:
         logits = masked_logits(self.subject, self.pairs.clean, mask, self.reference, batch_size=self.batch_size)
         return float(metrics.kl(self.full, logits).mean())
 
-    def effects(self, kept: Kept) -> dict[Site, Float[Tensor, " unit"]]:
-        """The gradient of KL by every gate of the circuit: negative = more of this node would help, to first order."""
-        gates = {site: truth.float().requires_grad_() for site, truth in kept.items()}
+    def slopes(self, kept: Kept) -> dict[Site, Float[Tensor, " unit"]]:
+        """The gradient of KL where masks act: negative = more of this unit would help, open now or not."""
+        masks = effective(self.subject, {site: truth.float() for site, truth in kept.items()})
+        masks = {site: mask.requires_grad_() for site, mask in masks.items()}
+        total = {site: torch.zeros_like(mask) for site, mask in masks.items()}
 
         def add(rows: Tensor) -> None:
-            with masking(self.subject, gates, self.reference(rows)):
+            with masking(self.subject, masks, self.reference(rows)):
                 logits = self.subject.logits(self.pairs.clean[rows])
-            (metrics.kl(self.full[rows], logits).sum() / len(self.pairs)).backward()
+            kl = metrics.kl(self.full[rows], logits).sum() / len(self.pairs)
+            for site, slope in zip(masks, torch.autograd.grad(kl, list(masks.values())), strict=True):
+                total[site] += slope
 
         batched(add, self.pairs.clean.lengths, self.batch_size)
-        return {site: gate.grad if gate.grad is not None else torch.zeros_like(gate) for site, gate in gates.items()}
+        return total
 
 
 def calibrate(
@@ -87,34 +92,38 @@ def polish(kept: Truth, allowed: Kept, validation: Validation, budget: float, *,
     only if it helps (reopening) or still fits the budget (closing). At most `tries` trials, a third of them reopenings.
     """
     best = validation.kl(kept)
-    effects = validation.effects(kept)
-    reopenings = _ranked(effects, kept, is_open=False, kinds=(Kind.HEAD,))
-    closings = _ranked(effects, kept, is_open=True, kinds=COARSE)
-    trials = [(True, *each) for each in reopenings[: tries // 3]]
-    trials += [(False, *each) for each in closings[: tries - len(trials)]]
-    for done, (reopen, site, unit) in enumerate(trials):
-        changed = _changed(kept, allowed, site, unit, reopen)
+    ranked = _ranked(kept, allowed, validation)
+    reopenings = [change for change in ranked if change[0] and change[1].kind is Kind.HEAD]
+    closings = [change for change in ranked if not change[0]]
+    trials = reopenings[: tries // 3]
+    trials += closings[: tries - len(trials)]
+    for done, change in enumerate(trials):
+        changed = _changed(kept, allowed, change)
         kl = validation.kl(changed)
-        if kl < 0.95 * best if reopen else kl <= budget:
+        if kl < 0.95 * best if change[0] else kl <= budget:
             kept, best = changed, kl
         tell("polish", done + 1, len(trials), kl=best)
     return kept
 
 
-def _ranked(
-    effects: Mapping[Site, Tensor], kept: Kept, *, is_open: bool, kinds: Sequence[Kind]
-) -> list[tuple[Site, int]]:
-    """Units that are open (or closed), those whose change promises the lowest KL first."""
-    found = []
-    for site in (site for site in kept if site.kind in kinds):
-        for unit in (kept[site] == is_open).nonzero()[:, 0].tolist():
-            effect = float(effects[site][unit])
-            found.append((-effect if is_open else effect, site, unit))
-    return [(site, unit) for _, site, unit in sorted(found)]
+def _ranked(kept: Truth, allowed: Kept, validation: Validation) -> list[Change]:
+    """Every branch and head closed if open and reopened if closed: what promises the lowest KL first."""
+    slopes = validation.slopes(kept)
+
+    def promised(change: Change) -> float:
+        before = {site: truth for site, truth in kept.items() if site.layer == change[1].layer}
+        after = _changed(before, allowed, change)
+        old, new = (effective(validation.subject, {s: t.float() for s, t in each.items()}) for each in (before, after))
+        return sum(float((slopes[site] * (new[site] - old[site])).sum()) for site in new)
+
+    coarse = [site for site in sorted(kept) if site.kind in COARSE]
+    changes = [(not is_open, site, unit) for site in coarse for unit, is_open in enumerate(kept[site].tolist())]
+    return sorted(changes, key=promised)
 
 
-def _changed(kept: Truth, allowed: Kept, site: Site, unit: int, reopen: bool) -> Truth:
+def _changed(kept: Truth, allowed: Kept, change: Change) -> Truth:
     """The circuit with one unit closed, or reopened together with what may be open inside it and above it."""
+    reopen, site, unit = change
     changed = {each: truth.clone() for each, truth in kept.items()}
     changed[site][unit] = reopen
     if reopen:

@@ -55,15 +55,17 @@ def attribution(
         batch = pairs[rows]
         with torch.no_grad():
             full = subject.logits(batch.clean)
+        found = {site: torch.zeros_like(score) for site, score in total.items()}
         for point in points:
             gates = {site: torch.full_like(score, point).requires_grad_() for site, score in total.items()}
             with masking(subject, gates, reference(rows)):
                 logits = subject.logits(batch.clean)
-            _benefit(objective, full, logits, batch).sum().backward()
-            for site, gate in gates.items():
-                assert gate.grad is not None
-                total[site] += gate.grad
+            benefit = _benefit(objective, full, logits, batch).sum()
+            for site, slope in zip(gates, torch.autograd.grad(benefit, list(gates.values())), strict=True):
+                found[site] += slope
             on_step(len(rows))
+        for site, share in found.items():  # only now, for memory may have run out at any point
+            total[site] += share
 
     batched(add, pairs.clean.lengths, batch_size)
     for site, score in total.items():

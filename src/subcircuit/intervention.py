@@ -183,7 +183,7 @@ class _Mix(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         delta, mask = ctx.saved_tensors
         to_clean = grad * mask.to(grad.dtype) if ctx.needs_input_grad[0] else None
-        to_mask = (grad * delta).float().sum_to_size(mask.shape) if delta is not None else None
+        to_mask = (grad * delta).to(mask.dtype).sum_to_size(mask.shape) if delta is not None else None
         return to_clean, None, to_mask
 
 

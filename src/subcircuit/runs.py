@@ -1,7 +1,7 @@
 """Run folders: the files of one study, the command that wrote them, and what may be written over. Imports no torch.
 
-`run.yaml` is written before a search begins and again whenever it stops, so that a folder tells what it holds and how to
-go on. A family of circuits lies in subfolders (`kl-0.1`, `kl-0.3`, ...), each a run folder by itself.
+`run.yaml` is written before a search begins and again whenever it stops, so that a folder tells what it holds and how
+to go on. A family of circuits lies in subfolders (`kl-0.1`, `kl-0.3`, ...), each a run folder by itself.
 """
 
 import os
@@ -130,7 +130,7 @@ class RunFolder:
         return [RunFolder(path) for path in sorted(found, key=lambda path: _number(path) or 0.0)]
 
     def circuit(self) -> CircuitFile:
-        """The circuit's file. Raises DataError when there is none, saying what there is instead, or when it is broken."""
+        """The circuit's file. Raises DataError when there is none, saying what there is, or it is broken."""
         run = self.read() if not (self.path / "circuit.json").is_file() and self.path.is_dir() else None
         if run is not None:
             raise DataError(

@@ -161,12 +161,12 @@ def test_the_judged_token_is_where_the_row_says() -> None:
     for position in (at, at - len(ids), "Mary", "en Mary"):
         (row,) = look(replace(followed, position=position)).rows
         assert row.at == at
-        assert byte_level().convert_ids_to_tokens(row.right) == ["Ġand"]
+        assert byte_level().convert_ids_to_tokens(list(row.right)) == ["Ġand"]
 
 
 def test_a_substring_means_its_last_occurrence() -> None:
     (row,) = look(replace(GOOD, position="John", answers=(" gave",), wrong_answers=(" met",))).rows
-    tokens = byte_level().convert_ids_to_tokens(row.clean)
+    tokens = byte_level().convert_ids_to_tokens(list(row.clean))
     assert [i for i, token in enumerate(tokens) if token == "ĠJohn"][-1] == row.at
 
 
@@ -174,7 +174,7 @@ def test_an_encoder_is_judged_at_its_mask() -> None:
     tokenizer = word_pieces()
     words = ("the war lasted [MASK] years .", "the war ended [MASK] years .")
     (row,) = look(Row(*words, ("letter",), (" school",)), tokenizer=tokenizer).rows
-    assert tokenizer.convert_ids_to_tokens(row.clean)[row.at] == "[MASK]"
+    assert tokenizer.convert_ids_to_tokens(list(row.clean))[row.at] == "[MASK]"
     assert tokenizer.convert_ids_to_tokens([*row.right, *row.wrong]) == ["letter", "school"]
 
 
@@ -193,7 +193,9 @@ def test_an_encoder_needs_one_mask_at_one_place(clean: str, corrupt: str) -> Non
 
 
 def test_a_report_refuses_with_numbers_the_first_findings_and_the_cure() -> None:
-    report = look(GOOD, *[replace(GOOD, clean=f"{GOOD.clean} {word} me") for word in ("the", "a", "an", "this", "that")])
+    report = look(
+        GOOD, *[replace(GOOD, clean=f"{GOOD.clean} {word} me") for word in ("the", "a", "an", "this", "that")]
+    )
     with pytest.raises(DataError) as refused:
         report.require("prompts.jsonl")
     message = str(refused.value)
@@ -204,7 +206,9 @@ def test_a_report_refuses_with_numbers_the_first_findings_and_the_cure() -> None
 
 def test_kept_rows_become_padded_tensors() -> None:
     tokenizer = from_words("a", "b", "c", "d")  # ids 1 to 4
-    report = look(Row("a b", "b b", (" c",), (" d",)), Row("a b c", "b b c", (" d", " a"), (" b",)), tokenizer=tokenizer)
+    report = look(
+        Row("a b", "b b", (" c",), (" d",)), Row("a b c", "b b c", (" d", " a"), (" b",)), tokenizer=tokenizer
+    )
     pairs = to_pairs(report.rows, tokenizer)
     assert pairs.clean.ids.tolist() == [[1, 2, 0], [1, 2, 3]]
     assert pairs.corrupt.ids.tolist() == [[2, 2, 0], [2, 2, 3]]

@@ -1,10 +1,7 @@
-"""Tasks by name, what each built-in one means, and prompts files with every fault."""
+"""Tasks by name, and what each built-in one means."""
 
-import csv
-import json
 import logging
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +11,7 @@ from hypothesis import strategies as st
 
 from subcircuit.errors import DataError, UnknownName, UsageError
 from subcircuit.tasks._base import SPLITS, Row
-from subcircuit.tasks._file import FileTask
 from subcircuit.tasks._fillers import FEMALE, MALE, Arrangements
-from subcircuit.tasks._report import Finding
 from subcircuit.tasks._resolve import task
 from subcircuit.tasks.agreement import ATTRACTORS, SUBJECTS, TEMPLATES, Agreement
 from subcircuit.tasks.capital import CAPITALS, Capital
@@ -26,8 +21,6 @@ from subcircuit.tasks.greater_than import GreaterThan
 from subcircuit.tasks.induction import Induction
 from subcircuit.tasks.ioi import IOI
 from tiny_tokenizers import byte_level, from_words, two_digits, with_bos, word_pieces
-
-GOOD = {"clean": "Mary saw", "corrupt": "John saw", "answers": [" her"], "wrong_answers": [" him"]}
 
 
 def rows(source: Any, n: int = 40, tokenizer: Any = None) -> list[Row]:
@@ -49,7 +42,7 @@ def test_an_unknown_task_names_the_nearest() -> None:
 
 
 def test_an_unknown_option_names_those_there_are() -> None:
-    with pytest.raises(UsageError, match="'ioi' has no option 'ordre'; did you mean 'order'.* order, corruption"):
+    with pytest.raises(UsageError, match=r"'ioi' has no option 'ordre'; did you mean 'order'.* order, corruption"):
         task("ioi", ordre="ABBA")
     with pytest.raises(UsageError, match="'capital' has no option 'shots'; it has: none"):
         task("capital", shots=3)
@@ -58,7 +51,7 @@ def test_an_unknown_option_names_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("ioi", {"order": "ABAB"}, "no order 'ABAB'; did you mean 'ABBA'?"),
+        ("ioi", {"order": "ABBB"}, "no order 'ABBB'; did you mean 'ABBA'?"),
         ("ioi", {"corruption": "abcd"}, "did you mean 'abc'?"),
         ("greater-than", {"form": "one"}, "did you mean 'ones'?"),
         ("agreement", {"attractor": "opposit"}, "did you mean 'opposite'?"),
@@ -114,7 +107,11 @@ def test_greater_than_accepts_every_later_year(form: str, tokenizer: Any, shown:
         assert min(right) > value and max(wrong) == (value if form != "tens" else value - 1)
         assert form == "whole" or len(right) + len(wrong) >= 9
         lowest = next(word for word in row.corrupt.replace(",", "").split() if len(word) == 4 and word.isdecimal())
-        assert int(lowest) < int(first) and lowest[:2] == first[:2] and int(lowest[shown : shown + judged]) <= min(wrong) + 1
+        assert (
+            int(lowest) < int(first)
+            and lowest[:2] == first[:2]
+            and int(lowest[shown : shown + judged]) <= min(wrong) + 1
+        )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +122,9 @@ def test_greater_than_chooses_the_form_by_how_years_are_cut(tokenizer: Any, form
 
 
 def test_greater_than_refuses_a_form_that_does_not_suit() -> None:
-    with pytest.raises(DataError, match=r"cuts 'the year 1766' into the \| ·year \| ·17 \| 66, which suits no form of ones"):
+    with pytest.raises(
+        DataError, match=r"cuts 'the year 1766' into the \| ·year \| ·17 \| 66, which suits no form of ones"
+    ):
         GreaterThan(form="ones").pairs(two_digits(), 4)
     with pytest.raises(DataError, match="suits no form of ones, pair, whole, tens"):
         GreaterThan().pairs(from_words("the", "year"), 4)
@@ -155,7 +154,9 @@ def test_docstring_asks_for_the_next_parameter() -> None:
         signature, corrupted = (
             text.partition("(")[2].partition(")")[0].split(", ")[1:] for text in (row.clean, row.corrupt)
         )
-        documented = [line.split()[1].rstrip(":") for line in row.clean.splitlines() if ":" in line[8:] and "param " in line]
+        documented = [
+            line.split()[1].rstrip(":") for line in row.clean.splitlines() if ":" in line[8:] and "param " in line
+        ]
         assert documented == signature[: len(documented)] and documented
         assert row.answers == (f" {signature[len(documented)]}",)
         assert not set(signature) & set(corrupted)
@@ -163,7 +164,7 @@ def test_docstring_asks_for_the_next_parameter() -> None:
 
 
 def test_capital_flips_to_another_country() -> None:
-    capitals = dict(CAPITALS.items)
+    capitals = {country[0]: country[1] for country in CAPITALS.items}
     for row in rows(Capital()):
         clean, corrupt = (
             [word for word in text.replace(",", " ").replace(".", " ").replace("?", " ").split() if word in capitals]
@@ -225,129 +226,3 @@ def test_too_few_fillers_are_named() -> None:
 def test_arrangements_are_the_permutations(n: int, k: int) -> None:
     arrangements = Arrangements(range(n), k)
     assert sorted(arrangements[i] for i in range(len(arrangements))) == sorted(permutations(range(n), k))
-
-
-# -- prompts files ----------------------------------------------------------------------------------------------------
-
-
-def jsonl(folder: Path, *records: Any) -> str:
-    lines = [record if isinstance(record, bytes) else json.dumps(record).encode() for record in records]
-    path = folder / "prompts.jsonl"
-    path.write_bytes(b"\n".join(lines))
-    return str(path)
-
-
-def numbered(n: int, **more: Any) -> list[dict[str, Any]]:
-    return [GOOD | {"clean": f"In {i} Mary saw", "corrupt": f"In {i} John saw"} | more for i in range(1000, 1000 + n)]
-
-
-def test_jsonl_and_csv_give_the_same_rows(tmp_path: Path) -> None:
-    several = {"answers": [" her", " them"], "split": "test", "position": -1}
-    records = [GOOD | {"split": "train"}, GOOD | several | {"clean": 'Mary, "M", saw', "corrupt": 'John, "J", saw'}]
-    with (tmp_path / "prompts.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["clean", "corrupt", "answers", "wrong_answers", "split", "position"])
-        writer.writeheader()
-        for record in records:
-            writer.writerow(record | {name: "|".join(record[name]) for name in ("answers", "wrong_answers")})
-    from_csv, from_jsonl = FileTask(str(tmp_path / "prompts.csv")).rows(), FileTask(jsonl(tmp_path, *records)).rows()
-    assert [str(row).replace("csv", "jsonl") for row in from_csv] == [str(row) for row in from_jsonl]
-    assert from_jsonl[1] == Row(
-        'Mary, "M", saw', 'John, "J", saw', (" her", " them"), (" him",), "test", -1, "row 2 of prompts.jsonl"
-    )
-
-
-def test_a_file_is_a_task_like_any_other(tmp_path: Path) -> None:
-    path = jsonl(tmp_path, *numbered(100))
-    source = task(path)
-    assert source == FileTask(path) and source.name == path
-    pairs = {split: source.pairs(byte_level(), 1000, split=split) for split in SPLITS}
-    assert sum(map(len, pairs.values())) == 100
-    assert 45 <= len(pairs["train"]) <= 75 and len(pairs["validation"]) >= 10 and len(pairs["test"]) >= 10
-    some = [source.pairs(byte_level(), 10, seed=seed).clean.ids.tolist() for seed in (0, 0, 1)]
-    assert some[0] == some[1] != some[2]
-
-
-def test_a_row_stays_in_its_split_when_others_go(tmp_path: Path) -> None:
-    def shares(records: list[dict[str, Any]]) -> dict[str, str]:
-        return {row.clean: row.split for row in FileTask(jsonl(tmp_path, *records)).rows() if isinstance(row, Row)}
-
-    assert shares(numbered(50)[::2]).items() < shares(numbered(50)).items()
-
-
-def test_fewer_rows_than_asked_for_are_all_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    source = FileTask(jsonl(tmp_path, *numbered(5, split="test")))
-    with caplog.at_level(logging.INFO, "subcircuit"):
-        assert len(source.pairs(byte_level(), 64, split="test")) == 5
-    assert "has 5 test rows; 64 were asked for" in caplog.text
-    with pytest.raises(DataError, match=r"no usable rows in its train split \(there are: train 0, validation 0, test 5\)"):
-        source.pairs(byte_level(), 64)
-
-
-@pytest.mark.parametrize(
-    ("record", "code", "said"),
-    [
-        (b'{"clean": "Mary saw", ', "json", "malformed JSON at character"),
-        (b"[1, 2]", "json", "a JSON list, not an object"),
-        (b'{"clean": "Mary \xff"}', "encoding", "not UTF-8 at byte 17"),
-        (b'{"clean": "\\ud800", "corrupt": "a", "answers": "b", "wrong_answers": "c"}', "encoding", "clean is not UTF-8"),
-        ({"clean": "Mary saw", "corrupt": "John saw"}, "columns", "no answers, wrong_answers"),
-        (GOOD | {"postion": 3}, "columns", "unknown column 'postion'"),
-        (GOOD | {"clean": 7}, "types", "clean is 7, not a text"),
-        (GOOD | {"clean": None}, "columns", "no clean"),
-        (GOOD | {"answers": [1]}, "types", "answers is [1], not a list of texts"),
-        (GOOD | {"position": 1.5}, "types", "position is 1.5"),
-        (GOOD | {"position": True}, "types", "position is true"),
-        (GOOD | {"split": "tset"}, "split", "there is no split 'tset'"),
-        (GOOD | {"split": ["test"]}, "split", "there is no split ['test']"),
-    ],
-)
-def test_what_is_no_row_is_a_finding(tmp_path: Path, record: Any, code: str, said: str) -> None:
-    found = FileTask(jsonl(tmp_path, GOOD, b"", record)).rows()
-    assert isinstance(found[0], Row) and isinstance(found[1], Finding) and len(found) == 2
-    assert found[1].code == code and said in found[1].cause
-    assert found[1].row == "row 3 of prompts.jsonl" and found[1].cure
-
-
-@pytest.mark.parametrize(
-    ("content", "code"),
-    [
-        (b"clean,corrupt,answers\nMary saw,John saw, her\n", "columns"),
-        (b"clean,corrupt,answers,wrong_answers\nMary, she saw,John saw, her, him\n", "columns"),
-        (b"clean,corrupt,answers,wrong_answers\nMary saw\n", "columns"),
-        (b"clean,corrupt,answers,wrong_answers\nMary \xff saw,John saw, her, him\n", "encoding"),
-        (b"clean,corrupt,answers,wrong_answers,split\nMary saw,John saw, her, him,tets\n", "split"),
-        (b'clean,corrupt,answers,wrong_answers\n"' + b"a" * 200_000 + b'",b, c, d\n', "csv"),
-    ],
-)
-def test_what_is_no_row_of_csv_is_a_finding(tmp_path: Path, content: bytes, code: str) -> None:
-    (tmp_path / "prompts.csv").write_bytes(content)
-    (found,) = FileTask(str(tmp_path / "prompts.csv")).rows()
-    assert isinstance(found, Finding) and (found.code, found.row) == (code, "row 1 of prompts.csv")
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
-    (tmp_path / "p.csv").write_bytes(b"\xef\xbb\xbfclean,corrupt,answers,wrong_answers\r\nMary saw,John saw, her, him\r\n")
-    assert isinstance(FileTask(str(tmp_path / "p.csv")).rows()[0], Row)
-
-
-def test_bad_rows_stop_or_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = jsonl(tmp_path, *numbered(6, split="train"), b"{", GOOD | {"clean": "", "split": "train"})
-    with pytest.raises(DataError, match=r"2 of 8 rows of .* cannot be used \(kept 6\)\nrow 7 of prompts.jsonl: malformed"):
-        FileTask(path).pairs(byte_level(), 8)
-    with caplog.at_level(logging.WARNING, "subcircuit"):
-        assert len(task(path, drop_bad=True).pairs(byte_level(), 8)) == 6
-    assert "read 8 rows, kept 6, dropped 2" in caplog.text
-    report = FileTask(path).examine(byte_level())
-    assert (report.read, report.kept, report.dropped) == (8, 6, 2)
-
-
-def test_files_that_cannot_be_prompts(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no file"):
-        task(tmp_path / "none.jsonl")
-    (tmp_path / "prompts.txt").write_text("")
-    with pytest.raises(UsageError, match=r"neither a .jsonl nor a .csv"):
-        FileTask(str(tmp_path / "prompts.txt"))
-    with pytest.raises(DataError, match="has no rows"):
-        FileTask(jsonl(tmp_path)).rows()
-    with pytest.raises(UsageError, match="has no option 'drop_dab'; did you mean 'drop_bad'"):
-        task(jsonl(tmp_path), drop_dab=True)

@@ -1,28 +1,25 @@
-"""`subcircuit find METHOD`: a circuit into a run folder. Everything that can be refused is refused before a model loads."""
+"""`subcircuit find METHOD`: a circuit into a run folder. What can be refused is refused before a model loads."""
 
-import math
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from subcircuit import plugins
+from subcircuit.cli._found import circuits_of, report, status
 from subcircuit.cli._options import task_options
-from subcircuit.cli._outputs import Found, FoundCircuit
 from subcircuit.cli._progress import shown
-from subcircuit.cli._shell import Screen, stoppable, trouble
-from subcircuit.errors import BudgetNotMet, Interrupted, SubcircuitError, UnknownName
+from subcircuit.cli._shell import Screen, stoppable
+from subcircuit.errors import Interrupted, SubcircuitError, UnknownName
 from subcircuit.progress import Progress
-from subcircuit.records import CircuitFile, Origin
+from subcircuit.records import versions
 from subcircuit.runs import STATE, Run, RunFolder
 
 if TYPE_CHECKING:
@@ -72,7 +69,7 @@ def find(
     saved = folder.claim(overwrite=overwrite, resume=resume)
     with screen.logging(), stoppable():
         _search(request, folder, saved, screen)
-    _report(folder, screen)
+    report(folder, screen)
 
 
 def _preset(method: str, name: str | None) -> str | None:
@@ -125,8 +122,6 @@ def _wanted(request: Request, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _begin(request: Request, folder: RunFolder, saved: Run | None, subject: "Subject", settings: dict[str, Any]) -> Run:
     """The record of this run, on disk. What an earlier run left is removed only here, when all else is well."""
-    from subcircuit.circuit import versions
-
     if saved is not None:
         saved.require_same({"revision": subject.revision})
         run = saved.model_copy(update={"device": str(subject.device), "status": "running"})
@@ -147,9 +142,9 @@ def _begin(request: Request, folder: RunFolder, saved: Run | None, subject: "Sub
 def _recorded(run: Run, folder: RunFolder, start: float) -> Iterator[None]:
     """Write how the search ended, however it ends. Ctrl-C becomes Interrupted, with the command that goes on."""
 
-    def write(status: str) -> None:
+    def write(ending: str) -> None:
         seconds = round(run.seconds + perf_counter() - start, 1)
-        folder.write(run.model_copy(update={"status": status, "seconds": seconds}))
+        folder.write(run.model_copy(update={"status": ending, "seconds": seconds}))
 
     try:
         yield
@@ -161,7 +156,7 @@ def _recorded(run: Run, folder: RunFolder, start: float) -> Iterator[None]:
     except SubcircuitError:
         write("failed")
         raise
-    write(_status(file.origin for _, file in _circuits(folder)))
+    write(status(file.origin for _, file in circuits_of(folder)))
     (folder.path / STATE).unlink(missing_ok=True)
 
 
@@ -171,80 +166,6 @@ def _save(run: Run, folder: RunFolder, circuits: "list[Circuit]") -> None:
         origin = circuit.origin
         member = folder.member(origin.result["budget"])
         circuit.save(member.path)
-        changes = {"settings": origin.settings, "seconds": round(origin.seconds, 1), "status": _status([origin])}
+        changes = {"settings": origin.settings, "seconds": round(origin.seconds, 1), "status": status([origin])}
         member.write(run.model_copy(update=changes))
     circuits[0].save(folder.path)
-
-
-def _circuits(folder: RunFolder) -> list[tuple[RunFolder, CircuitFile]]:
-    return [(each, each.circuit()) for each in folder.members() or [folder]]
-
-
-def _missed(origin: Origin) -> bool:
-    return origin.result["kl"] > origin.result.get("budget", math.inf)
-
-
-def _status(origins: Iterable[Origin]) -> Literal["finished", "budget-not-met"]:
-    return "budget-not-met" if any(map(_missed, origins)) else "finished"
-
-
-def _report(folder: RunFolder, screen: Screen) -> None:
-    """Tell what the folder holds now. Exit code 7 where a budget is not met."""
-    circuits = _circuits(folder)
-    origin = circuits[0][1].origin
-    error = _not_met(circuits)
-    run = folder.read()
-    found = Found(
-        folder=str(folder.path),
-        status="budget-not-met" if error else "finished",
-        model=origin.model,
-        revision=origin.revision,
-        task=origin.task,
-        method=origin.method,
-        seconds=run.seconds if run else origin.seconds,
-        circuits=[
-            FoundCircuit(
-                folder=str(each.path),
-                kl=file.origin.result["kl"],
-                budget=file.origin.result.get("budget"),
-                sizes=file.sizes,
-            )
-            for each, file in circuits
-        ],
-        error=trouble(error) if error else None,
-    )
-    if screen.json:
-        screen.emit(found)
-    else:
-        _print(found, screen)
-    if error:
-        screen.complain(error)
-        raise typer.Exit(error.exit_code)
-
-
-def _not_met(circuits: list[tuple[RunFolder, CircuitFile]]) -> BudgetNotMet | None:
-    missed = [(each.path, file.origin.result) for each, file in circuits if _missed(file.origin)]
-    if not missed:
-        return None
-    told = "; ".join(
-        f"KL {result['kl']:.3g} for a budget of {result['budget']:.3g}, in {path}" for path, result in missed
-    )
-    steps = circuits[0][1].origin.settings.get("steps")
-    return BudgetNotMet(
-        f"the best circuit found does not keep to its budget on the validation prompts ({told}, saved all the same)",
-        f"give it more --steps{f' than {steps}' if steps else ''}, or a larger --kl (--budgets for a family)",
-    )
-
-
-def _print(found: Found, screen: Screen) -> None:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("circuit in")
-    for column in ("KL", "budget", *found.circuits[0].sizes):
-        table.add_column(column, justify="right")
-    for each in found.circuits:
-        budget = "-" if each.budget is None else f"{each.budget:g}"
-        sizes = (f"{size.kept}/{size.total}" for size in each.sizes.values())
-        table.add_row(escape(each.folder), f"{each.kl:.3f}", budget, *sizes)
-    screen.out.print(table)
-    if not screen.quiet:
-        screen.err.print(f"score it: subcircuit score {escape(shlex.quote(found.folder))}", style="dim", soft_wrap=True)

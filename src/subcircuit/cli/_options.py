@@ -84,7 +84,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     kind, _ = _type(option)
     spelled = option.name.replace("_", "-")
     names = f"--{spelled}/--no-{spelled}" if kind is bool else f"--{spelled}"
-    default = "none" if option.default in (None, "") else str(option.default)
+    default = False if option.default in (None, "") else str(option.default)
     told = typer.Option(names, help=option.help, show_default=default, rich_help_panel="Settings")
     return _keyword(option.name, kind | None, told)
 

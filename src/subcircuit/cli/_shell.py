@@ -1,4 +1,4 @@
-"""The edge of the command line: where errors become exit codes, results become text or JSON, signals become one stop."""
+"""The edge of the command line: errors become exit codes, results text or JSON, signals one kind of stop."""
 
 import logging
 import signal
@@ -18,7 +18,9 @@ from subcircuit.errors import Interrupted, ResourceError, SubcircuitError, Usage
 
 __all__ = ["Screen", "run", "stoppable", "trouble"]
 
-WrongUse: TypeAlias = typer.BadParameter.__bases__[0]  # type: ignore[misc,name-defined]  # the root of typer's own usage errors, which it does not export
+WIDE = 140  # columns of what goes to a file or a pipe: tables stay whole
+# the root of typer's own usage errors, which it does not export
+WrongUse: TypeAlias = typer.BadParameter.__bases__[0]  # type: ignore[name-defined]
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Screen:
 
     json: bool = False
     quiet: bool = False
-    out: Console = field(default_factory=lambda: Console(highlight=False))
+    out: Console = field(default_factory=lambda: Console(highlight=False, width=None if sys.stdout.isatty() else WIDE))
     err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
 
     def emit(self, output: BaseModel) -> None:
@@ -85,7 +87,7 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
     except WrongUse as error:
         message = error.format_message()
         if not message:  # a verb without arguments has printed its help
-            return error.exit_code
+            return UsageError.exit_code
         path = error.ctx.command_path if error.ctx else "subcircuit"
         return _fail(screen, UsageError(message, f"see {path} --help"))
     except (KeyboardInterrupt, typer.Abort):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +12,22 @@ from torch import Tensor
 from subcircuit import metrics
 from subcircuit.checkpoint import Checkpoint
 from subcircuit.circuit import Kept, tidy
-from subcircuit.costs import Prices
 from subcircuit.errors import Interrupted, NumericalError
-from subcircuit.finishing import Validation, calibrate, polish
-from subcircuit.gates import Dual, HardConcrete
+from subcircuit.finishing import calibrate, polish
+from subcircuit.gates import Dual
 from subcircuit.gradients import attribution, coarsen
-from subcircuit.intervention import Reference, masking
+from subcircuit.intervention import masking
+from subcircuit.methods._plan import Plan, Study
 from subcircuit.progress import Progress
 from subcircuit.sites import Kind, Site
-from subcircuit.subject import Subject
-from subcircuit.tasks._base import Pairs
 
-__all__ = ["LogAlpha", "Plan", "Search", "Study"]
+__all__ = ["LogAlpha", "Search"]
 
 LogAlpha = dict[Kind, Float[Tensor, "layer unit"]]
 
 COARSE_START = {Kind.BLOCK: 6.0, Kind.ATTN: 5.0, Kind.MLP: 5.0}  # log_alpha; the product of a line starts near 1
 MARGIN = 0.6  # of the budget, for the prompts that the gates are fitted to: unseen ones come out above them
 FINE_START = 3.0  # and the widest a warm start spreads fine gates to either side of 0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to search: the settings of the method, parsed."""
-
-    kinds: list[Kind]
-    relaxation: HardConcrete
-    steps: int
-    batch: int
-    lr: float
-    size: float | None  # a target for the cost in place of a budget for KL
-    penalties: Mapping[Kind, float]  # or a weight on each kind's mean probability of being open
-    warm_start: int
-    share: float
-    polish: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Study:
-    """What is searched in: the model, discovery prompts with their full logits, validation prompts, prices."""
-
-    subject: Subject
-    pairs: Pairs
-    reference: Reference
-    validation: Validation
-    prices: Prices
-    full: Float[Tensor, "pair vocab"]
 
 
 class Search:
@@ -74,7 +42,8 @@ class Search:
         self.plan, self.study, self.tell = plan, study, tell
         self.path = folder / "search.safetensors" if folder else None
         found = Checkpoint.load(self.path, settings) if self.path else None
-        self.checkpoint = found or Checkpoint(settings, facts={"step": 0, "round": 0, "price": 1.0, "average": None})
+        start = {"step": 0, "round": 0, "price": 1.0, "average": None, "kl": []}
+        self.checkpoint = found or Checkpoint(settings, facts=start)
         if found is None:
             self._start()
         self.log_alpha = {kind: self._tensor(kind, "log_alpha").requires_grad_() for kind in plan.kinds}
@@ -102,8 +71,29 @@ class Search:
         self.dual = Dual(budget)
         self._keep(0, index + 1)
 
-    def circuit(self, budget: float) -> tuple[Kept, dict[Site, Float[Tensor, " unit"]], float]:
-        """The hard circuit of the gates as they are, its scores, and its KL on the validation prompts."""
+    def circuit(self, index: int, budget: float) -> tuple[Kept, dict[Site, Float[Tensor, " unit"]], float]:
+        """The hard circuit of round `index`, its scores, and its KL on the validation prompts.
+
+        Later rounds keep only what it keeps. It is remembered, for they move the gates that it was read from.
+        """
+        kls = self.checkpoint.facts["kl"]
+        if index == len(kls):
+            kept, scores, kl = self._hardened(budget)
+            for kind, allowed in self.allowed.items():
+                allowed &= torch.stack([kept[Site(layer, kind)] for layer in range(len(allowed))])
+            self._store(self.allowed, "allowed")
+            self._store(self.allowed, f"kept {index}")
+            self._store(scores, f"scores {index}")
+            kls.append(kl)
+            self._save()
+        kept, scores = (
+            self._by_site({kind: self._tensor(kind, f"{what} {index}") for kind in self.plan.kinds})
+            for what in ("kept", "scores")
+        )
+        return kept, scores, kls[index]
+
+    def _hardened(self, budget: float) -> tuple[Kept, LogAlpha, float]:
+        """The gates as they are, made hard."""
         plan, study = self.plan, self.study
         limit = plan.relaxation.limit
         scores = {
@@ -120,13 +110,7 @@ class Search:
             kept = calibrate(sites, lambda kept: study.validation.kl(kept) <= budget, limit=limit)
             allowed = self._by_site(self.allowed)
             kept = polish(kept, allowed, study.validation, budget, tries=plan.polish, tell=self.tell)
-        return kept, sites, study.validation.kl(kept)
-
-    def narrow(self, kept: Kept) -> None:
-        """Let later rounds keep only what this circuit keeps."""
-        for kind, allowed in self.allowed.items():
-            allowed &= torch.stack([kept[Site(layer, kind)] for layer in range(len(allowed))])
-        self._store(self.allowed, "allowed")
+        return kept, scores, study.validation.kl(kept)
 
     def step(self, step: int) -> tuple[float, float]:
         """One optimisation step on the rows of this step; returns KL and expected cost as they were before it."""
@@ -143,19 +127,24 @@ class Search:
             loss = kl + torch.stack([weight * p[kind].mean() for kind, weight in plan.penalties.items()]).sum()
         else:
             loss = kl + self.dual.price * cost if plan.size is not None else cost + self.dual.price * kl
-        if not loss.isfinite():
-            raise NumericalError(
-                f"the loss is {loss.item()} at step {step + 1}",
-                "the state of the step before is kept: resume with float32 weights, or start again with a smaller --lr",
-            )
         self.optimiser.zero_grad()
         loss.backward()
+        self._require_finite(step, loss)
         self.optimiser.step()
         for value in self.log_alpha.values():
             plan.relaxation.clamp_(value)
         kl_now, cost_now = float(kl.detach()), float(cost.detach())
         self.dual.update(cost_now if plan.size is not None else kl_now)
         return kl_now, cost_now
+
+    def _require_finite(self, step: int, loss: Tensor) -> None:
+        slopes = [value.grad for value in self.log_alpha.values() if value.grad is not None]
+        what = f"loss is {loss.item()}" if not loss.isfinite() else "gradient of the gates is not finite"
+        if not all(value.isfinite().all() for value in (loss, *slopes)):
+            raise NumericalError(
+                f"the {what} at step {step + 1}",
+                "the state of the step before is kept: resume with float32 weights, or start again with a smaller --lr",
+            )
 
     def _start(self) -> None:
         """Gates at their first values: all open, or ranked by integrated gradients of KL."""
@@ -209,8 +198,12 @@ class Search:
                 self._store({kind: self.optimiser.state[value][name] for kind, value in self.log_alpha.items()}, name)
             else:  # a new round starts with a fresh optimiser
                 self.checkpoint.tensors = {k: v for k, v in self.checkpoint.tensors.items() if not k.endswith(name)}
-        self.checkpoint.facts = {"step": step, "round": index, "price": self.dual.price, "average": self.dual.average}
+        self.checkpoint.facts |= {"step": step, "round": index, "price": self.dual.price, "average": self.dual.average}
+        self._save()
+
+    def _save(self) -> None:
         if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.checkpoint.save(self.path)
 
     def _rows(self, step: int) -> Tensor:

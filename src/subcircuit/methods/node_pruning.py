@@ -17,7 +17,8 @@ from subcircuit.errors import UnknownName, UsageError
 from subcircuit.finishing import Validation
 from subcircuit.gates import HardConcrete, Relaxation
 from subcircuit.intervention import Fill, Reference, acting, masked_logits
-from subcircuit.methods._search import Plan, Search, Study
+from subcircuit.methods._plan import Plan, Study
+from subcircuit.methods._search import Search
 from subcircuit.progress import Progress, silent
 from subcircuit.sites import Kind
 from subcircuit.subject import Subject
@@ -87,8 +88,7 @@ class NodePruning:
         for index, budget in enumerate(self._budgets()):
             start = perf_counter()
             search.run(index, budget)
-            kept, scores, kl = search.circuit(budget)
-            search.narrow(kept)
+            kept, scores, kl = search.circuit(index, budget)
             origin = self._origin(study, task, budget, kl, perf_counter() - start)
             circuits.append(Circuit(scores, kept, origin))
         return circuits
