@@ -14,7 +14,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 demo: $(READY)
 	$(BIN)/subcircuit find node-pruning --model smollm2-135m --task ioi --out $(DEMO) --overwrite
-	$(BIN)/subcircuit score $(DEMO)
+	$(BIN)/subcircuit score $(DEMO) --pairs 100
+	$(BIN)/subcircuit show $(DEMO)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -74,10 +74,21 @@ class Evidence(BaseModel):
     prompts: dict[str, list[float]] = Field(description="the circuit's kl and logit_difference, prompt by prompt")
 
     @property
+    def answered(self) -> bool:
+        """Whether the full model prefers the right answers more than the empty circuit does, beyond both intervals."""
+        return self.full.logit_difference.low > self.empty.logit_difference.high
+
+    @property
     def verdict(self) -> str:
-        """`evidence` when the circuit is nearer to the full model than every control is, else `no evidence`."""
-        rivals = [self.attribution, self.integrated, self.empty, *self.random]
-        return "evidence" if all(self.circuit.kl.mean < rival.kl.mean for rival in rivals) else "no evidence"
+        """`evidence` or `no evidence`.
+
+        Evidence: there is something to explain (`answered`); the circuit is nearer to the full model than the empty and
+        every random one are, and at least as near as those that attribution would choose.
+        """
+        kl = self.circuit.kl.mean
+        above_chance = all(kl < rival.kl.mean for rival in (self.empty, *self.random))
+        above_baselines = all(kl <= rival.kl.mean for rival in (self.attribution, self.integrated))
+        return "evidence" if self.answered and above_chance and above_baselines else "no evidence"
 
     def save(self, folder: str | Path) -> None:
         """Write `evidence.json`, whole or not at all."""
@@ -93,7 +104,7 @@ class Evidence(BaseModel):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise DataError(f"{path} is missing", f"run: subcircuit score {folder}") from error
-        except ValidationError as error:
+        except (ValidationError, UnicodeDecodeError) as error:
             raise DataError(f"{path} is not an evidence file: {error}", f"run: subcircuit score {folder}") from error
 
 
@@ -219,7 +230,9 @@ def _scores(found: PerPrompt, full: PerPrompt, empty: PerPrompt, seed: int, draw
     estimates = {name: _estimate(values.mean(), values[rows].mean(1)) for name, values in found.items()}
     inside, top, bottom = (part["logit_difference"].double() for part in (found, full, empty))
     gap = float(top.mean() - bottom.mean())
-    resampled = (inside[rows] - bottom[rows]).mean(1) / (top[rows] - bottom[rows]).mean(1)
+    gaps = (top - bottom)[rows].mean(1)
+    clear = gaps.abs() > GAP  # a draw of prompts on which both do the same says nothing
+    resampled = (inside - bottom)[rows].mean(1)[clear] / gaps[clear]
     faithful = _estimate((inside - bottom).mean() / gap, resampled) if abs(gap) > GAP else None
     return Scores(faithfulness=faithful, **estimates)
 

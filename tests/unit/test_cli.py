@@ -1,8 +1,11 @@
 """The command line on its own: what there is, the prompt doctor, wrong use, exit codes. Nothing here searches."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from commands import Ask, asking
 from subcircuit import errors, plugins
 from subcircuit.builtin import builtin_models
+from subcircuit.cli._shell import stoppable
 from tiny_folder import Study, study
 
 
@@ -40,7 +44,7 @@ def test_answers_without_importing_torch(arguments: list[str]) -> None:
     code = (
         "import sys; from subcircuit.cli import main\n"
         "try: main()\n"
-        "finally: sys.stderr.write(f'heavy: {[name for name in (\"torch\", \"transformers\") if name in sys.modules]}')"
+        'finally: sys.stderr.write(f\'heavy: {[name for name in ("torch", "transformers") if name in sys.modules]}\')'
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.stderr.endswith("heavy: []")
@@ -73,9 +77,8 @@ def test_list_is_what_the_folders_hold(ask: Ask, what: str) -> None:
 def test_list_tells_of_models_and_of_settings(ask: Ask) -> None:
     assert [item["name"] for item in ask("list", "models", "--json").json["items"]] == list(builtin_models())
     (method,) = (item for item in ask("list", "methods", "--json").json["items"] if item["name"] == "node-pruning")
-    assert {"name": "kl", "type": "float", "default": 0.3} == {
-        name: value for name, value in method["settings"][0].items() if name != "help"
-    }
+    first = method["settings"][0]
+    assert (first["name"], first["type"], first["default"]) == ("kl", "float", 0.3)
 
 
 @pytest.mark.parametrize(
@@ -163,3 +166,16 @@ def test_an_unknown_family_is_refused_by_name(ask: Ask, files: Study, tmp_path: 
     )
     assert answer.code == 5
     assert "opt" in answer.err and "llama" in answer.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_either_signal_stops_a_verb_as_one_error(number: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would ignore it
+    try:
+        with pytest.raises(errors.Interrupted), stoppable():
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert signal.getsignal(signal.SIGTERM) is before

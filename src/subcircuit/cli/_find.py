@@ -81,25 +81,24 @@ def _preset(method: str, name: str | None) -> str | None:
 def _search(request: Request, folder: RunFolder, saved: Run | None, screen: Screen) -> None:
     """Run the method and write its circuits; a run that is done already stays as it is."""
     start = perf_counter()
-    try:
-        from subcircuit.tasks._resolve import task as resolve
+    from subcircuit.tasks._resolve import task as resolve
 
-        method = _method(request)
-        if saved is not None:
-            saved.require_same(_wanted(request, asdict(method)))
-            if saved.done:
-                screen.err.print(f"{folder.path} holds a finished run: there is nothing to go on with", style="dim")
-                return
-        task = resolve(request.task, **request.task_options)
-        with shown(screen.err, quiet=screen.quiet) as progress:
-            subject = _load(request, screen, progress)
-            run = _begin(request, folder, saved, subject, asdict(method))
-            with _recorded(run, folder, start):
-                search = method.family if hasattr(method, "family") else lambda *a, **k: [method.find(*a, **k)]
-                circuits = search(subject, task, folder=folder.path, progress=progress)
-                _save(run, folder, circuits)
-    except KeyboardInterrupt as stop:
-        raise Interrupted("stopped before the search began: nothing was written", "start again as before") from stop
+    method = _method(request)
+    if saved is not None:
+        saved.require_same(_wanted(request, asdict(method)))
+        if saved.done:
+            screen.err.print(f"{folder.path} holds a finished run: there is nothing to go on with", style="dim")
+            return
+    task = resolve(request.task, **request.task_options)
+    with shown(screen.err, quiet=screen.quiet) as progress:
+        subject = _load(request, screen, progress)
+        run = _begin(request, folder, saved, subject, asdict(method))
+        with _recorded(run, folder, start):
+            if hasattr(method, "family"):
+                circuits = method.family(subject, task, folder=folder.path, progress=progress)
+            else:
+                circuits = [method.find(subject, task, folder=folder.path, progress=progress)]
+            _save(run, folder, circuits)
 
 
 def _method(request: Request) -> Any:
@@ -150,7 +149,7 @@ def _recorded(run: Run, folder: RunFolder, start: float) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, Interrupted) as stop:
         write("interrupted")
-        message = stop.message if isinstance(stop, Interrupted) else "stopped between two steps"
+        message = stop.message if isinstance(stop, Interrupted) else "the search was stopped"
         again = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
         raise Interrupted(message, f"go on with: {shlex.join(['subcircuit', *again, '--resume'])}") from stop
     except SubcircuitError:

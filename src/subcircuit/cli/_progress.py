@@ -29,7 +29,7 @@ def shown(console: Console, *, quiet: bool = False) -> Iterator[Progress]:
 
 
 class Bar:
-    """One bar per phase; a finished phase leaves its last line."""
+    """A bar per phase; where another begins, the last one is complete."""
 
     def __init__(self, console: Console) -> None:
         self.bars = Bars(
@@ -40,7 +40,7 @@ class Bar:
             TextColumn("[dim]{task.fields[facts]}"),
             console=console,
         )
-        self.tasks: dict[str, TaskID] = {}
+        self.phase, self.task = "", TaskID(-1)
 
     def __enter__(self) -> "Bar":
         self.bars.start()
@@ -50,11 +50,11 @@ class Bar:
         self.bars.stop()
 
     def __call__(self, phase: str, done: int, total: int, **facts: float) -> None:
-        if (
-            phase not in self.tasks or done < self.bars.tasks[self.tasks[phase]].completed
-        ):  # a family repeats its phases
-            self.tasks[phase] = self.bars.add_task(phase, total=total, facts="")
-        self.bars.update(self.tasks[phase], completed=done, total=total, facts=_text(facts))
+        if phase != self.phase:
+            if self.phase:
+                self.bars.update(self.task, completed=self.bars.tasks[self.task].total)
+            self.phase, self.task = phase, self.bars.add_task(phase, total=total, facts="")
+        self.bars.update(self.task, completed=done, total=total, facts=_text(facts))
 
 
 class Lines:

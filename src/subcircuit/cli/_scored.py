@@ -48,20 +48,25 @@ def table(found: Evidence) -> Table:
 def sentence(found: Evidence) -> str:
     """Why the verdict is what it is."""
     kl = found.circuit.kl.mean
-    named = {
-        "the attribution circuit": found.attribution,
-        "the integrated-gradients circuit": found.integrated,
-        "the empty circuit": found.empty,
+    if not found.answered:
+        full, empty = found.full.logit_difference.mean, found.empty.logit_difference.mean
+        return f"the full model's logit difference of {full:.3g} is not clearly above the empty circuit's {empty:.3g}"
+    baselines = {
+        "the attribution circuit": found.attribution.kl.mean,
+        "the integrated-gradients circuit": found.integrated.kl.mean,
     }
-    better = [f"{name} (KL {scores.kl.mean:.3g})" for name, scores in named.items() if scores.kl.mean <= kl]
+    better = [f"{name} (KL {theirs:.3g})" for name, theirs in baselines.items() if theirs < kl]
+    if found.empty.kl.mean <= kl:
+        better.append(f"the empty circuit (KL {found.empty.kl.mean:.3g})")
     lucky = sum(scores.kl.mean <= kl for scores in found.random)
     if lucky:
         better.append(f"{lucky} of {len(found.random)} random circuits")
     if better:
         return f"the circuit's KL of {kl:.3g} is not below that of {', '.join(better)}"
-    rivals = min(found.attribution.kl.mean, found.integrated.kl.mean, *(scores.kl.mean for scores in found.random))
+    luckiest = min([scores.kl.mean for scores in found.random], default=found.empty.kl.mean)
     return (
-        f"the circuit's KL of {kl:.3g} is below that of every control of its size (the best: {rivals:.3g}), "
+        f"the circuit's KL of {kl:.3g} is below that of every random circuit of its size (the best: {luckiest:.3g}) "
+        f"and no higher than attribution's ({min(baselines.values()):.3g}), "
         f"on {found.pairs} prompt pairs of the {found.split} split"
     )
 

@@ -103,10 +103,12 @@ def trouble(error: SubcircuitError) -> Trouble:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM stop what runs as Ctrl-C does."""
+    """Let SIGTERM stop what runs as Ctrl-C does. Raises Interrupted."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted("stopped: nothing was written", "start again as before") from stop
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -42,7 +42,7 @@ class Search:
         self.plan, self.study, self.tell = plan, study, tell
         self.path = folder / "search.safetensors" if folder else None
         found = Checkpoint.load(self.path, settings) if self.path else None
-        start = {"step": 0, "round": 0, "price": 1.0, "average": None, "kl": []}
+        start: dict[str, Any] = {"step": 0, "round": 0, "price": 1.0, "average": None, "kl": []}
         self.checkpoint = found or Checkpoint(settings, facts=start)
         if found is None:
             self._start()
@@ -78,19 +78,19 @@ class Search:
         """
         kls = self.checkpoint.facts["kl"]
         if index == len(kls):
-            kept, scores, kl = self._hardened(budget)
+            hard, gates, kl = self._hardened(budget)
             for kind, allowed in self.allowed.items():
-                allowed &= torch.stack([kept[Site(layer, kind)] for layer in range(len(allowed))])
+                allowed &= torch.stack([hard[Site(layer, kind)] for layer in range(len(allowed))])
             self._store(self.allowed, "allowed")
             self._store(self.allowed, f"kept {index}")
-            self._store(scores, f"scores {index}")
+            self._store(gates, f"scores {index}")
             kls.append(kl)
             self._save()
         kept, scores = (
             self._by_site({kind: self._tensor(kind, f"{what} {index}") for kind in self.plan.kinds})
             for what in ("kept", "scores")
         )
-        return kept, scores, kls[index]
+        return kept, scores, float(kls[index])
 
     def _hardened(self, budget: float) -> tuple[Kept, LogAlpha, float]:
         """The gates as they are, made hard."""

@@ -1,0 +1,124 @@
+"""Run folders: what may be written over, what is removed, what a resumed run must have in common."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from subcircuit.errors import DataError, ResourceError, UsageError
+from subcircuit.runs import FILES, Run, RunFolder
+
+RUN = Run(
+    method="node-pruning",
+    settings={"kl": 0.3, "size": None, "budgets": ""},
+    model="./model",
+    revision="sha256:0",
+    dtype="float32",
+    device="cpu",
+    task="ioi",
+    task_options={"order": "ABBA"},
+    versions={"python": "3.11"},
+    started="2020-01-01T00:00:00+00:00",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "a" / "run")
+
+
+def test_a_run_comes_back_as_it_was_written(folder: RunFolder) -> None:
+    assert folder.read() is None
+    folder.write(RUN)
+    assert folder.read() == RUN
+    assert [path.name for path in folder.path.iterdir()] == ["run.yaml"]
+    plain = yaml.safe_load((folder.path / "run.yaml").read_text())
+    assert plain["settings"] == {"kl": 0.3, "size": None, "budgets": ""}
+    assert plain["status"] == "running"
+
+
+@pytest.mark.parametrize("text", ["a: [", "just text", "method: x", "\x00", "{verb: find, unknown: 1}"])
+def test_a_broken_record_is_bad_data(folder: RunFolder, text: str) -> None:
+    folder.path.mkdir(parents=True)
+    (folder.path / "run.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"run\.yaml is not the record of a run"):
+        folder.read()
+
+
+def test_new_and_empty_folders_are_free(folder: RunFolder) -> None:
+    for mode in ({}, {"overwrite": True}, {"resume": True}):
+        assert folder.claim(**mode) is None
+    assert not folder.path.exists()  # nothing is made by asking
+    folder.path.mkdir(parents=True)
+    assert folder.claim() is None
+
+
+def test_a_full_folder_needs_a_word(folder: RunFolder) -> None:
+    folder.write(RUN)
+    with pytest.raises(UsageError, match=re.escape(str(folder.path)) + " is not empty"):
+        folder.claim()
+    assert folder.claim(resume=True) == RUN
+    assert folder.claim(overwrite=True) is None
+    with pytest.raises(UsageError, match="exclude each other"):
+        folder.claim(overwrite=True, resume=True)
+
+
+def test_a_folder_of_something_else_is_no_run(folder: RunFolder) -> None:
+    folder.path.mkdir(parents=True)
+    (folder.path / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="holds no run to go on with"):
+        folder.claim(resume=True)
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        RunFolder(folder.path / "thesis.tex").claim(overwrite=True)
+
+
+def test_clearing_takes_only_what_runs_write(folder: RunFolder) -> None:
+    ours = [*FILES, "run.yaml.part", "kl-0.1/circuit.json", "kl-2/run.yaml"]
+    theirs = ["notes.txt", "kl-2/plot.png", "kl-old/circuit.json", "other/circuit.json"]
+    for name in [*ours, *theirs]:
+        path = folder.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    folder.clear()
+    assert sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()) == sorted(
+        theirs
+    )
+    assert not (folder.path / "kl-0.1").exists()
+
+
+def test_members_come_smallest_budget_first(folder: RunFolder) -> None:
+    for budget in (10.0, 0.3, 2.0):
+        folder.member(budget).write(RUN)
+    assert [member.path.name for member in folder.members()] == ["kl-0.3", "kl-2", "kl-10"]
+
+
+def test_a_resumed_run_names_every_difference() -> None:
+    RUN.require_same({"model": "./model", "settings": {"kl": 0.3, "size": None, "budgets": ""}})
+    with pytest.raises(UsageError) as refused:
+        RUN.require_same(
+            {
+                "settings": {"kl": 0.5, "size": None, "new": 1},
+                "model": "./model",
+                "task_options": {},
+                "dtype": "bfloat16",
+            }
+        )
+    assert refused.value.message == (
+        "the run was started with other values (dtype: float32 -> bfloat16, settings.budgets:  -> None, "
+        "settings.kl: 0.3 -> 0.5, settings.new: None -> 1, task_options.order: ABBA -> None)"
+    )
+
+
+def test_no_circuit_yet_says_how_to_go_on(folder: RunFolder) -> None:
+    with pytest.raises(DataError, match="give a folder that `subcircuit find` wrote"):
+        folder.circuit()
+    folder.write(RUN.model_copy(update={"status": "interrupted"}))
+    with pytest.raises(DataError, match=r"its search is interrupted(.|\n)*--resume"):
+        folder.circuit()
+
+
+def test_a_place_that_cannot_be_written_to_is_a_resource_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match="cannot be written to"):
+        RunFolder(tmp_path / "file" / "run").write(RUN)
