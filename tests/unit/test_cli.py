@@ -168,14 +168,19 @@ def test_an_unknown_family_is_refused_by_name(ask: Ask, files: Study, tmp_path: 
     assert "opt" in answer.err and "llama" in answer.err
 
 
+def stopped(number: signal.Signals) -> None:
+    with stoppable():
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_either_signal_stops_a_verb_as_one_error(number: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGTERM)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would ignore it
     try:
-        with pytest.raises(errors.Interrupted), stoppable():
-            os.kill(os.getpid(), number)
-            time.sleep(10)
+        with pytest.raises(errors.Interrupted):
+            stopped(number)
     finally:
         signal.signal(signal.SIGINT, handler)
     assert signal.getsignal(signal.SIGTERM) is before

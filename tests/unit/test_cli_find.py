@@ -186,7 +186,7 @@ def test_a_loss_that_is_no_number_stops_and_is_recorded(ask: Ask, files: Study, 
     weights = load_file(model / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][0, 5] = float("nan")
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    answer = ask(*command(files, tmp_path / "run"), "--model", model, "--json")
+    answer = ask(*command(files, tmp_path / "run"), "--model", model, "--warm-start", "0", "--json")
     assert answer.code == 6
     assert answer.json["error"]["kind"] == "NumericalError"
     assert "step 1" in answer.err
