@@ -149,3 +149,12 @@ def test_files_that_cannot_be_prompts(tmp_path: Path) -> None:
         FileTask(jsonl(tmp_path)).rows()
     with pytest.raises(UsageError, match="has no option 'drop_dab'; did you mean 'drop_bad'"):
         task(jsonl(tmp_path), drop_dab=True)
+
+
+def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, *numbered(6))
+    used = FileTask(path)
+    assert FileTask(path, sha256=used.sha256) == used
+    jsonl(tmp_path, *numbered(7))
+    with pytest.raises(DataError, match=f"prompts.jsonl has changed since it was used.*{used.sha256[:12]}"):
+        FileTask(path, sha256=used.sha256)

@@ -5,6 +5,7 @@ are separated by "|". Without a split a row goes to train, validation or test (6
 so that it stays where it is when other rows come or go.
 """
 
+import hashlib
 import logging
 import random
 from dataclasses import dataclass
@@ -29,10 +30,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FileTask:
-    """Pairs from a prompts file. Raises UsageError for a file that is not there or of another kind."""
+    """Pairs from a prompts file.
+
+    Raises UsageError for a file that is not there or of another kind, DataError for one whose content has changed.
+    """
 
     path: Annotated[str, "a .jsonl or .csv file of clean, corrupt, answers, wrong_answers"]
     drop_bad: Annotated[bool, "drop and count bad rows instead of stopping at them"] = False
+    sha256: Annotated[str, "of the file's content, which must be this one; its own when left out"] = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))  # a Path is welcome; a circuit's origin keeps text
@@ -40,6 +45,13 @@ class FileTask:
             raise UsageError(f"{self.path} is neither a .jsonl nor a .csv file", "name it after what it holds")
         if not Path(self.path).is_file():
             raise UsageError(f"there is no file {self.path}", "check the path of the prompts file")
+        found = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+        if self.sha256 not in ("", found):
+            raise DataError(
+                f"{self.path} has changed since it was used (sha256 {self.sha256[:12]}..., now {found[:12]}...)",
+                "bring back the file as it was, or find the circuit again with the new one",
+            )
+        object.__setattr__(self, "sha256", found)  # so that a circuit's origin names the very rows
 
     @property
     def name(self) -> str:
