@@ -1,6 +1,5 @@
 """A task over random tokens for the tiny models: what it asks is what the full model says itself."""
 
-from dataclasses import dataclass
 from functools import cache
 
 from tokenizers import Tokenizer
@@ -14,13 +13,13 @@ from tiny import VOCAB, planted, random_pairs
 __all__ = ["RandomTask", "planted_study"]
 
 
-@dataclass(frozen=True)
 class RandomTask:
     """Clean and corrupted random prompts; the tokenizer is not asked, for the tokens are drawn as ids."""
 
-    subject: Subject
-    length: int = 6
-    name: str = "random"
+    name = "random"
+
+    def __init__(self, subject: Subject, length: int = 6) -> None:
+        self.subject, self.length = subject, length
 
     def pairs(self, tokenizer: PreTrainedTokenizerBase, n: int, *, seed: int = 0, split: Split = "train") -> Pairs:
         return random_pairs(self.subject, n, self.length, 10 * seed + SPLITS.index(split))

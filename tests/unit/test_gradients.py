@@ -8,7 +8,7 @@ from subcircuit import metrics
 from subcircuit.batching import batched
 from subcircuit.errors import NumericalError, UnknownName
 from subcircuit.gradients import Objective, attribution, coarsen
-from subcircuit.intervention import Reference, acting, masked_logits
+from subcircuit.intervention import Reference, acting, masked_logits, masking
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs
@@ -139,8 +139,6 @@ def test_a_sum_is_the_score_of_the_coarse_gate_itself() -> None:
     gate = torch.ones(4, requires_grad=True)
 
     def backward(rows: Tensor) -> None:
-        from subcircuit.intervention import masking
-
         with masking(subject, {site: gate}, reference(rows)):
             logits = subject.logits(pairs.clean[rows])
         batch = pairs[rows]
