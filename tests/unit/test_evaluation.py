@@ -29,6 +29,7 @@ ORIGIN = Origin(
     method="by hand",
     reference="corrupt",
     seed=0,
+    seconds=0.0,
     pairs={"train": 12},
 )
 
@@ -164,7 +165,7 @@ def test_the_same_seed_gives_the_same_evidence() -> None:
 
 
 def test_no_prompt_of_the_search_is_looked_at_but_for_the_baselines() -> None:
-    subject, task = planted_study()
+    subject = planted_study()[0]
     asked: list[tuple[str, int]] = []
 
     class Watched(RandomTask):

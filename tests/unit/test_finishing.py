@@ -51,8 +51,13 @@ def test_a_node_below_the_limits_stays_out_whatever_fits() -> None:
 
 
 def test_a_threshold_costs_no_more_runs_than_it_may() -> None:
-    runs = []
-    calibrate(SCORES, lambda kept: bool(runs.append(1)), limit=6, tries=5)
+    runs: list[int] = []
+
+    def fits(kept: Kept) -> bool:
+        runs.append(_open(kept))
+        return runs[-1] > 3
+
+    calibrate(SCORES, fits, limit=6, tries=5)
     assert len(runs) == 5
 
 
