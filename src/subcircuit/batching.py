@@ -14,11 +14,11 @@ __all__ = ["batched", "out_of_memory"]
 log = logging.getLogger(__name__)
 
 
-def batched(work: Callable[[Tensor], None], lengths: Int[Tensor, " row"], size: int) -> None:
+def batched(work: Callable[[Tensor], None], lengths: Int[Tensor, " row"], size: int) -> int:
     """Call `work` with row indices, shortest rows first, at most `size` at a time.
 
     On out-of-memory the batch is halved, and so are those after it; the log says so. `work` must write nothing before
-    it has all it needs. Raises ResourceError when a single row does not fit.
+    it has all it needs. Returns the size that fitted. Raises ResourceError when a single row does not fit.
     """
     waiting = list(lengths.argsort(stable=True).split(size))
     while waiting:
@@ -37,6 +37,7 @@ def batched(work: Callable[[Tensor], None], lengths: Int[Tensor, " row"], size: 
         size = len(rows) // 2
         log.warning("out of memory at %d prompts; going on with %d at a time", len(rows), size)
         waiting = [part for batch in [rows, *waiting] for part in batch.split(size)]
+    return size
 
 
 def out_of_memory(error: BaseException) -> bool:

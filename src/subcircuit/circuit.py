@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from subcircuit.errors import DataError, UsageError
+from subcircuit.layout import spread
 from subcircuit.records import CircuitFile, Origin, Size
 from subcircuit.sites import PARENT, Kind, Node, Site
 
@@ -113,13 +114,13 @@ def tidy(kept: Kept) -> dict[Site, Bool[Tensor, " unit"]]:
             here.setdefault(parent, torch.ones(1, dtype=torch.bool))
         links = [(parent, child) for parent, child in _LINKS if child in here]
         for parent, child in links:  # top down
-            here[child] &= _spread(here[parent], len(here[child]))
+            here[child] &= spread(here[parent], len(here[child]))
         for parent, child in reversed(links):  # bottom up; a branch dies with any of its essential children
             if (parent, child) not in _OPTIONAL:
                 alive = here[child].view(len(here[parent]), -1).any(-1)
                 here[parent] &= alive if parent is not Kind.BLOCK else _branches(here)
         for parent, child in links:
-            here[child] &= _spread(here[parent], len(here[child]))
+            here[child] &= spread(here[parent], len(here[child]))
     return clean
 
 
@@ -178,10 +179,6 @@ def _ancestors(kind: Kind) -> Iterator[Kind]:
 def _branches(here: Mapping[Kind, Tensor]) -> Tensor:
     alive = [here[kind] for kind in (Kind.ATTN, Kind.MLP) if kind in here]
     return torch.stack(alive).any(0) if len(alive) == 2 else torch.ones(1, dtype=torch.bool)
-
-
-def _spread(parent: Tensor, units: int) -> Tensor:
-    return parent.repeat_interleave(units // len(parent))
 
 
 def _candidates(

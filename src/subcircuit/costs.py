@@ -5,7 +5,7 @@ each line of the hierarchy. Attention channels cost a row of V and a column of t
 of Q and K (a key head's rows are shared out over its group); neurons their part of the MLP's weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from subcircuit.errors import UnknownName
-from subcircuit.sites import Kind
+from subcircuit.layout import spread
+from subcircuit.sites import PARENT, Kind
 from subcircuit.subject import Subject
 
 __all__ = ["Cost", "Prices"]
@@ -30,47 +31,52 @@ class Prices:
     unit: Mapping[Kind, float]
     units: Mapping[Kind, int]  # in a layer
     layers: int
+    written: float = 0.0  # the share of a neuron's weights that write to the residual stream
 
     @classmethod
-    def of(cls, subject: Subject, cost: Cost, tokens: float) -> "Prices":
-        """Prices of a model. FLOPs are those of one forward pass over a prompt of `tokens` tokens, per token."""
+    def of(cls, subject: Subject, cost: Cost, tokens: float, kinds: Collection[Kind] = ()) -> "Prices":
+        """Prices of a model, for gates of these `kinds`: only gated key/value groups are paid for by themselves.
+
+        FLOPs are those of one forward pass over a prompt of `tokens` tokens, per token.
+        """
         if cost not in get_args(Cost):
             raise UnknownName("cost", cost, get_args(Cost))
         heads, groups = subject.units(Kind.HEAD), subject.units(Kind.K)
-        hidden, channels = subject.units(Kind.MLP_OUT), subject.units(Kind.CHANNEL) // heads
+        hidden, channels = subject.units(Kind.MLP_OUT), subject.layout.channels
+        neurons, matrices = subject.units(Kind.NEURON), _mlp_weights(subject)
+        shared = 0.0 if Kind.KV in kinds else groups / heads  # of a key head's rows, by each head of its group
         unit: dict[Kind, float] = {
-            Kind.HEAD: hidden * channels * (1 + groups / heads),  # q, and a share of k
-            Kind.CHANNEL: hidden * (1 + groups / heads),  # a column of the output projection, and a share of v
-            Kind.NEURON: _mlp_weights(subject) / subject.units(Kind.NEURON),
+            Kind.HEAD: hidden * channels * (1 + shared),
+            Kind.CHANNEL: hidden * (1 + shared),
+            Kind.NEURON: matrices / neurons,
         }
+        if Kind.KV in kinds:
+            unit[Kind.KV] = 2 * hidden * channels
         if cost == "flops":
             unit = {kind: 2 * weights for kind, weights in unit.items()}
             unit[Kind.HEAD] += 4 * tokens * channels  # attention scores and their mixture
         elif cost == "nodes":
-            unit = dict.fromkeys((Kind.BLOCK, Kind.ATTN, Kind.MLP, *unit), 1.0)
-        return cls(unit, {kind: subject.units(kind) for kind in unit}, len(subject))
+            unit = dict.fromkeys((Kind.BLOCK, Kind.ATTN, Kind.MLP, *unit, *kinds), 1.0)
+        written = 0.0 if cost == "nodes" else neurons * hidden / matrices
+        return cls(unit, {kind: subject.units(kind) for kind in unit}, len(subject), written)
 
     def expected(self, p: Gates) -> Float[Tensor, ""]:
         """Expected share of the whole model's cost, for gates open with probability `p`; missing kinds are open."""
         one = next(iter(p.values())).new_ones(self.layers, 1)
         lines = {Kind.BLOCK: p.get(Kind.BLOCK, one)}
-        lines[Kind.ATTN] = lines[Kind.BLOCK] * p.get(Kind.ATTN, one)
-        lines[Kind.MLP] = lines[Kind.BLOCK] * p.get(Kind.MLP, one)
-        lines[Kind.HEAD] = _inside(lines[Kind.ATTN], p.get(Kind.HEAD, one))
-        lines[Kind.CHANNEL] = _inside(lines[Kind.HEAD], p.get(Kind.CHANNEL, one))
-        lines[Kind.NEURON] = _inside(lines[Kind.MLP], p.get(Kind.NEURON, one))
-        if Kind.MLP_OUT in p:  # a neuron's output weights are about a third of its own in a gated MLP
-            lines[Kind.NEURON] = lines[Kind.NEURON] * (2 + p[Kind.MLP_OUT].mean(1, keepdim=True)) / 3
+        for kind in (Kind.ATTN, Kind.MLP, Kind.HEAD, Kind.KV, Kind.CHANNEL, Kind.NEURON, Kind.MLP_OUT):
+            lines[kind] = _inside(lines[PARENT[kind]], p.get(kind, one))
+        if Kind.MLP_OUT in p:  # a closed output channel takes its row of every neuron's output weights
+            closed = 1 - p[Kind.MLP_OUT].mean(1, keepdim=True)
+            lines[Kind.NEURON] = lines[Kind.NEURON] * (1 - self.written * closed)
         whole = {kind: price * self.units[kind] for kind, price in self.unit.items()}
         paid = torch.stack([lines[kind].mean() * total for kind, total in whole.items()]).sum()
         return paid / sum(whole.values())
 
 
 def _inside(parent: Tensor, child: Tensor) -> Tensor:
-    """Children's own probabilities times their parents'; children lie side by side."""
-    if child.shape[1] > parent.shape[1]:
-        parent = parent.repeat_interleave(child.shape[1] // parent.shape[1], 1)
-    return parent * child
+    """Children's own probabilities times their parents'."""
+    return spread(parent, max(parent.shape[1], child.shape[1])) * child
 
 
 def _mlp_weights(subject: Subject) -> int:

@@ -5,53 +5,31 @@ percentile bootstraps over prompts. Controls have the circuit's own size per kin
 that one attribution pass and integrated gradients would choose.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
 import torch
-from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from subcircuit import metrics
-from subcircuit.circuit import Circuit, Kept, Size, matched
+from subcircuit.circuit import Circuit, Kept, Size, matched, sizes
 from subcircuit.errors import DataError
 from subcircuit.gradients import Objective, attribution, coarsen
 from subcircuit.intervention import Fill, Reference, acting, masked_logits
-from subcircuit.sites import Kind
+from subcircuit.scores import Estimate, PerPrompt, Scores, judge, summarise
+from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs, Split, Task
 
 __all__ = ["Estimate", "Evidence", "Scores", "evidence", "judge"]
 
+log = logging.getLogger(__name__)
+
 SCHEMA = 1
 RANKING = 64  # discovery prompts the attribution controls rank by, as in the start of node pruning
-GAP = 1e-6  # below this the full and the empty circuit do the same, and faithfulness says nothing
-PerPrompt = Mapping[str, Float[Tensor, " prompt"]]
-
-
-class Estimate(BaseModel):
-    """A mean over prompts and its 95% bootstrap interval."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mean: float
-    low: float
-    high: float
-
-
-class Scores(BaseModel):
-    """What a mask does to the model's answers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kl: Estimate = Field(description="KL(full || circuit) in nats; 0 = the full model")
-    faithfulness: Estimate | None = Field(description="1 = full model, 0 = empty circuit; null where they do the same")
-    logit_difference: Estimate = Field(description="log odds of right against wrong answers")
-    accuracy: Estimate = Field(description="share of prompts whose right answers beat the wrong ones")
-    exact_match: Estimate = Field(description="share of prompts whose top token is the full model's")
 
 
 class Evidence(BaseModel):
@@ -101,11 +79,14 @@ class Evidence(BaseModel):
         """Read it back. Raises DataError when it is missing or broken."""
         path = Path(folder) / "evidence.json"
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            found = cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise DataError(f"{path} is missing", f"run: subcircuit score {folder}") from error
         except (ValidationError, UnicodeDecodeError) as error:
             raise DataError(f"{path} is not an evidence file: {error}", f"run: subcircuit score {folder}") from error
+        if found.schema_version != SCHEMA:
+            raise DataError(f"{path} has schema version {found.schema_version}; this version reads {SCHEMA}")
+        return found
 
 
 def evidence(
@@ -163,6 +144,7 @@ class Panel:
         seed: int,
         on_step: Callable[[str], None],
     ) -> None:
+        _require_fit(circuit, subject)
         self.subject, self.circuit, self.discovery, self.pairs = subject, circuit, discovery, pairs
         self.batch_size, self.cache_bytes, self.seed, self.on_step = batch_size, cache_bytes, seed, on_step
         self.reference = self._filled(pairs)
@@ -179,7 +161,7 @@ class Panel:
 
     def scores(self, found: PerPrompt) -> Scores:
         """Means and intervals, beside the full and the empty circuit on the same resampled prompts."""
-        return _scores(found, self.whole, self.empty, self.seed)
+        return summarise(found, self.whole, self.empty, self.seed)
 
     def ranked(self, name: str, objective: Objective, steps: int) -> Scores:
         """The circuit of this size that holds the nodes of largest absolute attribution."""
@@ -189,7 +171,7 @@ class Panel:
             self.subject, few, self._filled(few), objective=objective, steps=steps, batch_size=self.batch_size
         )
         ranks = {site: score.abs() for site, score in coarsen(self.subject, scores, list(Kind)).items()}
-        return self.scores(self.run(name, matched(self.circuit.kept, ranks)))
+        return self.scores(self.run(name, self._matched(ranks)))
 
     def random(self, draws: int) -> list[Scores]:
         """Circuits of this size drawn at random."""
@@ -197,8 +179,18 @@ class Panel:
         found = []
         for draw in range(draws):
             lots = {site: torch.rand(len(truth), generator=generator) for site, truth in self.circuit.kept.items()}
-            found.append(self.scores(self.run(f"random {draw + 1} of {draws}", matched(self.circuit.kept, lots))))
+            found.append(self.scores(self.run(f"random {draw + 1} of {draws}", self._matched(lots))))
         return found
+
+    def _matched(self, scores: Mapping[Site, Tensor]) -> Kept:
+        """A control of the circuit's size; where its kinds leave no room for one, the log says so."""
+        kept = matched(self.circuit.kept, scores)
+        for kind, size in sizes(kept).items():
+            if size != self.circuit.sizes[kind]:
+                log.warning(
+                    "a control keeps %d %s nodes, the circuit %d", size.kept, kind, self.circuit.sizes[kind].kept
+                )
+        return kept
 
     def _filled(self, by: Pairs) -> Reference:
         return Reference(
@@ -214,29 +206,15 @@ class Panel:
         )
 
 
-def judge(full: Float[Tensor, "prompt vocab"], logits: Float[Tensor, "prompt vocab"], pairs: Pairs) -> PerPrompt:
-    """Every metric of one run, prompt by prompt."""
-    return {
-        "kl": metrics.kl(full, logits),
-        "logit_difference": metrics.logit_difference(logits, pairs.right, pairs.wrong),
-        "accuracy": metrics.accuracy(logits, pairs.right, pairs.wrong),
-        "exact_match": metrics.exact_match(logits, full),
-    }
-
-
-def _scores(found: PerPrompt, full: PerPrompt, empty: PerPrompt, seed: int, draws: int = 2000) -> Scores:
-    n = len(found["kl"])
-    rows = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
-    estimates = {name: _estimate(values.mean(), values[rows].mean(1)) for name, values in found.items()}
-    inside, top, bottom = (part["logit_difference"].double() for part in (found, full, empty))
-    gap = float(top.mean() - bottom.mean())
-    gaps = (top - bottom)[rows].mean(1)
-    clear = gaps.abs() > GAP  # a draw of prompts on which both do the same says nothing
-    resampled = (inside - bottom)[rows].mean(1)[clear] / gaps[clear]
-    faithful = _estimate((inside - bottom).mean() / gap, resampled) if abs(gap) > GAP else None
-    return Scores(faithfulness=faithful, **estimates)
-
-
-def _estimate(value: Tensor, resampled: Tensor) -> Estimate:
-    low, high = resampled.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Estimate(mean=float(value), low=low, high=high)
+def _require_fit(circuit: Circuit, subject: Subject) -> None:
+    """A circuit of another shape would leave layers open without a word."""
+    units = {site: len(truth) for site, truth in circuit.kept.items()}
+    layers, kinds = {site.layer for site in units}, {site.kind for site in units}
+    if layers != set(range(len(subject))) or any(subject.units(site.kind) != size for site, size in units.items()):
+        had = ", ".join(f"{max(units[site] for site in units if site.kind is kind)} {kind}" for kind in sorted(kinds))
+        has = ", ".join(f"{subject.units(kind)} {kind}" for kind in sorted(kinds))
+        raise DataError(
+            f"the circuit of {circuit.origin.model} has {len(layers)} layers of {had}; {subject.name} has "
+            f"{len(subject)} layers of {has}",
+            "score it on the model it was found in",
+        )

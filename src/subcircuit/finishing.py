@@ -26,16 +26,14 @@ Change = tuple[bool, Site, int]  # True to reopen, False to close; which unit
 
 
 class Validation:
-    """KL(full || circuit) of hard masks on one set of prompts, with every answer remembered."""
+    """KL(full || circuit) of hard masks on one set of prompts."""
 
     def __init__(self, subject: Subject, pairs: Pairs, reference: Reference, batch_size: int) -> None:
         self.subject, self.pairs, self.reference, self.batch_size = subject, pairs, reference, batch_size
         self.full = masked_logits(subject, pairs.clean, {}, reference, batch_size=batch_size)
-        self.runs = 0
 
     def kl(self, kept: Kept) -> float:
         """Mean KL in nats; one pass over the prompts."""
-        self.runs += 1
         mask = {site: truth.float() for site, truth in kept.items()}
         logits = masked_logits(self.subject, self.pairs.clean, mask, self.reference, batch_size=self.batch_size)
         return float(metrics.kl(self.full, logits).mean())
@@ -91,6 +89,8 @@ def polish(kept: Truth, allowed: Kept, validation: Validation, budget: float, *,
     Candidates come in the order of their first-order effect; each change is tried on the validation prompts and kept
     only if it helps (reopening) or still fits the budget (closing). At most `tries` trials, a third of them reopenings.
     """
+    if not tries:
+        return kept
     best = validation.kl(kept)
     ranked = _ranked(kept, allowed, validation)
     reopenings = [change for change in ranked if change[0] and change[1].kind is Kind.HEAD]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from subcircuit.batching import batched
 from subcircuit.errors import DataError, UnknownName
+from subcircuit.layout import spread
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Edit, Prompts, Subject
 
@@ -43,7 +44,7 @@ def effective(subject: Subject, mask: Mask) -> dict[Site, Float[Tensor, "*batch 
     composed = {}
     for site in acting(mask):
         gates = [mask[Site(site.layer, kind)] for kind in ACTING[site.kind] if Site(site.layer, kind) in mask]
-        composed[site] = reduce(mul, (_spread(gate, subject.units(site.kind)) for gate in gates))
+        composed[site] = reduce(mul, (spread(gate, subject.units(site.kind)) for gate in gates))
     return composed
 
 
@@ -150,21 +151,28 @@ class Reference:
     def _fill_cache(self, batch_size: int) -> dict[Site, Tensor]:
         assert self.donors is not None
         cache: dict[Site, Tensor] = {}
-        for rows in torch.arange(len(self.donors)).split(batch_size):
-            for site, values in self.subject.record(self.donors[rows], self.sites)[1].items():
+        donors = self.donors
+
+        def add(rows: Tensor) -> None:
+            for site, values in self.subject.record(donors[rows], self.sites)[1].items():
                 if site not in cache:
-                    cache[site] = values.new_zeros(*self.donors.ids.shape, *values.shape[2:])
+                    cache[site] = values.new_zeros(*donors.ids.shape, *values.shape[2:])
                 cache[site][rows, : values.shape[1]] = values
+
+        batched(add, donors.lengths, batch_size)
         return cache
 
     def _mean(self, source: Prompts, batch_size: int) -> dict[Site, Tensor]:
         total: dict[Site, Tensor] = {}
-        for rows in torch.arange(len(source)).split(batch_size):
+
+        def add(rows: Tensor) -> None:
             batch = source[rows]
             for site, values in self.subject.record(batch, self.sites)[1].items():
                 real = batch.mask.to(values.device)[:, :, None, None]  # padding is no data
                 summed = (values.float() * real).sum((0, 1), keepdim=True)
                 total[site] = total[site] + summed if site in total else summed
+
+        batched(add, source.lengths, batch_size)
         return {site: summed / source.mask.sum().item() for site, summed in total.items()}
 
 
@@ -195,11 +203,6 @@ def _mixer(reference: dict[Site, Tensor], site: Site, gate: Tensor) -> Edit:
         return mixed
 
     return edit
-
-
-def _spread(gate: Tensor, units: int) -> Tensor:
-    """One value per parent -> one per child; children lie side by side."""
-    return gate.repeat_interleave(units // gate.shape[-1], -1) if gate.shape[-1] != units else gate
 
 
 def _same_length(prompts: Prompts, seed: int) -> Tensor:

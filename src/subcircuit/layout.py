@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -12,7 +12,7 @@ from subcircuit.errors import UnsupportedModel, UsageError
 from subcircuit.families._base import Family, Tap, find_family
 from subcircuit.sites import ONE_UNIT, Kind
 
-__all__ = ["Edit", "Layout"]
+__all__ = ["Edit", "Layout", "spread"]
 
 Edit = Callable[[Float[Tensor, "batch pos unit channel"]], Float[Tensor, "batch pos unit channel"]]
 SPLIT = {"heads": Kind.HEAD, "kv_heads": Kind.K}
@@ -131,3 +131,8 @@ class Layout:
             return parent.get_submodule(path)  # type: ignore[return-value]  # a list where the caller counts on one
         except AttributeError as error:
             raise UnsupportedModel(f"{self.name} has no '{path}': {error}") from error
+
+
+def spread(parents: Shaped[Tensor, "*batch unit"], units: int) -> Shaped[Tensor, "*batch child"]:
+    """One value per parent as one per child, of which there are `units`; children lie side by side."""
+    return parents.repeat_interleave(units // parents.shape[-1], -1) if parents.shape[-1] != units else parents

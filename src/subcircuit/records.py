@@ -1,6 +1,8 @@
 """`circuit.json` as models: where a circuit comes from, how large it is, which nodes it keeps. Imports no torch."""
 
+import math
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from subcircuit.errors import DataError
 
-__all__ = ["CircuitFile", "Origin", "Size", "versions"]
+__all__ = ["CircuitFile", "Origin", "Size", "missed", "versions"]
 
 SCHEMA = 1
 
@@ -79,3 +81,8 @@ class CircuitFile(BaseModel):
         if file.schema_version != SCHEMA:
             raise DataError(f"{path} has schema version {file.schema_version}; this version reads {SCHEMA}")
         return file
+
+
+def missed(result: Mapping[str, float]) -> bool:
+    """Whether a search's result breaks the goal it names: a budget for KL, or a size for the cost."""
+    return result["kl"] > result.get("budget", math.inf) or result.get("cost", 0.0) > result.get("size", math.inf)

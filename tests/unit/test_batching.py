@@ -43,7 +43,8 @@ def test_shorter_rows_come_first() -> None:
 def test_a_batch_is_halved_for_good_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     memory = Memory(3)
     with caplog.at_level(logging.WARNING, "subcircuit.batching"):
-        batched(memory, torch.ones(16, dtype=torch.long), 8)
+        fitted = batched(memory, torch.ones(16, dtype=torch.long), 8)
+    assert fitted == 2
     assert [len(batch) for batch in memory.done] == [2] * 8
     assert [record.getMessage() for record in caplog.records] == [
         "out of memory at 8 prompts; going on with 4 at a time",

@@ -9,13 +9,13 @@ from subcircuit.sites import Kind
 from tiny import tiny
 
 # hidden 32, 4 heads of 8 channels, 2 key/value heads, 48 neurons, 2 layers
-LLAMA = {
+LLAMA: dict[Kind, float] = {
     Kind.HEAD: 8 * 32 + 8 * 32 / 2,  # its rows of Q, and half of the K that it shares with another head
     Kind.CHANNEL: 32 + 32 / 2,  # a column of O, and half a row of V
     Kind.NEURON: 3 * 32,  # gate, up, down
 }
-GPT2 = {Kind.HEAD: 2 * 8 * 32, Kind.CHANNEL: 2 * 32, Kind.NEURON: 2 * 32}
-COUNTED = {"llama": LLAMA, "gpt2": GPT2}
+GPT2: dict[Kind, float] = {Kind.HEAD: 2 * 8 * 32, Kind.CHANNEL: 2 * 32, Kind.NEURON: 2 * 32}
+COUNTED: dict[str, dict[Kind, float]] = {"llama": LLAMA, "gpt2": GPT2}
 
 
 @pytest.mark.parametrize("family", COUNTED)
@@ -73,6 +73,29 @@ def test_counting_nodes_counts_branches_and_blocks_too() -> None:
     p = {Kind.MLP: torch.tensor([[0.0], [1.0]])}
     whole = 3 + 4 + 32 + 48  # block, two branches, heads, channels, neurons
     assert float(prices.expected(p)) == pytest.approx(1 - (1 + 48) / (2 * whole))
+
+
+def test_gated_key_value_groups_are_paid_for_by_themselves() -> None:
+    """What heads and channels share no longer is: the whole costs the same, and one group its K and V."""
+    subject = tiny("llama")
+    shared, gated = (Prices.of(subject, "parameters", 9, kinds) for kinds in ((), (Kind.KV,)))
+    whole = [sum(prices.unit[kind] * prices.units[kind] for kind in prices.unit) for prices in (shared, gated)]
+    assert whole[0] == whole[1]
+    assert gated.unit[Kind.KV] == 2 * 8 * 32
+    p = {Kind.KV: torch.tensor([[1.0, 0.0], [1.0, 1.0]])}
+    assert float(gated.expected(p)) == pytest.approx(1 - 512 / (2 * whole[0]))
+
+
+@pytest.mark.parametrize(("family", "share"), [("llama", 1 / 3), ("gpt2", 1 / 2)])
+def test_a_closed_mlp_output_saves_its_row_of_the_down_projection(family: str, share: float) -> None:
+    """Half of layer 0's outputs closed: half of its down projection, a third of a gated MLP's weights."""
+    prices = Prices.of(tiny(family), "parameters", 9, (Kind.MLP_OUT,))
+    outputs = torch.ones(2, 32)
+    outputs[0, :16] = 0
+    unit = COUNTED[family]
+    mlp = 48 * unit[Kind.NEURON]
+    whole = 2 * (4 * unit[Kind.HEAD] + 32 * unit[Kind.CHANNEL] + mlp)
+    assert float(prices.expected({Kind.MLP_OUT: outputs})) == pytest.approx(1 - mlp * share / 2 / whole)
 
 
 def test_the_cost_of_open_gates_reaches_them_as_a_gradient() -> None:

@@ -201,8 +201,8 @@ def test_intervals_are_those_of_a_bootstrap_by_numpy() -> None:
     rows = np.random.default_rng(0).integers(0, len(values), (20_000, len(values)))
     low, high = np.quantile(values[rows].mean(1), [0.025, 0.975])
     spread = high - low
-    assert found.circuit.kl.low == pytest.approx(low, abs=0.1 * spread)
-    assert found.circuit.kl.high == pytest.approx(high, abs=0.1 * spread)
+    assert found.circuit.kl.low == pytest.approx(low, abs=0.04 * spread)
+    assert found.circuit.kl.high == pytest.approx(high, abs=0.04 * spread)
 
 
 def test_every_interval_holds_its_mean() -> None:

@@ -85,12 +85,11 @@ def test_slopes_say_what_opening_a_unit_would_do() -> None:
     assert float(slopes[Site(1, Kind.NEURON)][7]) == pytest.approx(rise, rel=0.02)
 
 
-def test_every_run_is_counted() -> None:
+def test_the_planted_circuit_is_the_model_and_the_empty_one_is_not() -> None:
     subject = planted("llama")
     validation, kept = _validation(subject), _planted(subject)
     assert validation.kl(kept) == pytest.approx(0, abs=1e-6)
     assert validation.kl(_empty(kept)) > 0.1
-    assert validation.runs == 2
 
 
 # -- greedy changes -------------------------------------------------------------------------------------------------
@@ -118,10 +117,11 @@ def test_polish_reopens_a_needed_head_before_any_other(layer: int, head: int) ->
 
 
 def test_polish_opens_nothing_that_an_earlier_round_has_closed() -> None:
+    """Without gates on channels, so that nothing else keeps a head shut."""
     subject = planted("llama")
-    exact = _planted(subject)
     layer, head = HEADS[0]
-    broken = tidy(_with_head(exact, layer, head, truth=False))
+    broken = tidy(_with_head(_planted(subject), layer, head, truth=False))
+    broken = {site: truth for site, truth in broken.items() if site.kind is not Kind.CHANNEL}
     polished = polish(broken, broken, _validation(subject), 0.01, tries=12, tell=silent)
     assert all((truth <= broken[site]).all() for site, truth in polished.items())
 

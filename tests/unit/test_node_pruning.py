@@ -66,6 +66,15 @@ def test_a_family_interrupted_in_a_later_round_ends_the_same(study: tuple[Subjec
         assert mine.origin.result == theirs.origin.result
 
 
+def test_the_state_of_another_search_is_refused(study: tuple[Subject, RandomTask], tmp_path: Path) -> None:
+    """The same settings, but other prompts, and then another model."""
+    subject, task = study
+    QUICK.find(subject, task, folder=tmp_path)
+    for other in ((subject, RandomTask(subject, length=7)), planted_study()):
+        with pytest.raises(UsageError, match="was started with other settings"):
+            QUICK.find(*other, folder=tmp_path)
+
+
 def test_without_a_folder_an_interruption_is_the_callers(study: tuple[Subject, RandomTask]) -> None:
     def stop(phase: str, done: int, total: int, **facts: float) -> None:
         if phase == "gates":
@@ -187,15 +196,18 @@ def test_a_gradient_that_is_not_finite_leaves_the_state_of_the_step_before(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"kl": 0}, "a KL budget of 0 nats"),
+        ({"kl": 0}, "a KL budget of 0"),
         ({"budgets": "0.1,x"}, "budgets are '0.1,x'"),
-        ({"budgets": "0.1,-1"}, "a KL budget of -1 nats"),
+        ({"budgets": "0.1,-1"}, "a KL budget of -1"),
         ({"size": 1.5}, "size is 1.5"),
+        ({"size": 0.2, "budgets": "0.1,0.3"}, "budgets and size are different goals"),
         ({"steps": 0}, "steps is 0"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"open": 20}, "open is 20"),
         ({"kinds": "head,nueron"}, "no granularity 'nueron'; did you mean 'neuron'"),
         ({"weights": "heads=1"}, "no gated granularity 'heads'; did you mean 'head'"),
         ({"weights": "head=much"}, "the weight of head is 'much'"),
-        ({"gates": "mean"}, "no gate relaxation 'mean'"),
+        ({"gates": "mean"}, "'mean'; did you mean 'median'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_at_once(settings: dict[str, object], words: str) -> None:

@@ -1,8 +1,7 @@
 """What a search has found, told from the run folder: to people, as JSON, and by the exit code. Imports no torch."""
 
-import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import typer
@@ -12,7 +11,7 @@ from rich.table import Table
 from subcircuit.cli._outputs import Found, FoundCircuit
 from subcircuit.cli._shell import Screen, trouble
 from subcircuit.errors import BudgetNotMet
-from subcircuit.records import CircuitFile, Origin
+from subcircuit.records import CircuitFile, Origin, missed
 from subcircuit.runs import RunFolder
 
 __all__ = ["circuits_of", "report", "status"]
@@ -23,13 +22,9 @@ def circuits_of(folder: RunFolder) -> list[tuple[RunFolder, CircuitFile]]:
     return [(each, each.circuit()) for each in folder.members() or [folder]]
 
 
-def _missed(origin: Origin) -> bool:
-    return origin.result["kl"] > origin.result.get("budget", math.inf)
-
-
 def status(origins: Iterable[Origin]) -> Literal["finished", "budget-not-met"]:
     """How a search ended that gave these circuits."""
-    return "budget-not-met" if any(map(_missed, origins)) else "finished"
+    return "budget-not-met" if any(missed(origin.result) for origin in origins) else "finished"
 
 
 def report(folder: RunFolder, screen: Screen) -> None:
@@ -67,17 +62,21 @@ def report(folder: RunFolder, screen: Screen) -> None:
 
 
 def _not_met(circuits: list[tuple[RunFolder, CircuitFile]]) -> BudgetNotMet | None:
-    missed = [(each.path, file.origin.result) for each, file in circuits if _missed(file.origin)]
-    if not missed:
+    bad = [(each.path, file.origin.result) for each, file in circuits if missed(file.origin.result)]
+    if not bad:
         return None
-    told = "; ".join(
-        f"KL {result['kl']:.3g} for a budget of {result['budget']:.3g}, in {path}" for path, result in missed
-    )
+    told = "; ".join(f"{_distance(result)}, in {path}" for path, result in bad)
     steps = circuits[0][1].origin.settings.get("steps")
     return BudgetNotMet(
-        f"the best circuit found does not keep to its budget on the validation prompts ({told}, saved all the same)",
-        f"give it more --steps{f' than {steps}' if steps else ''}, or a larger --kl (--budgets for a family)",
+        f"the best circuit found does not keep to its budget ({told}, saved all the same)",
+        f"give it more --steps{f' than {steps}' if steps else ''}, or a larger --kl, --budgets or --size",
     )
+
+
+def _distance(result: Mapping[str, float]) -> str:
+    if "size" in result:
+        return f"{result['cost']:.3g} of the cost for a size of {result['size']:.3g}"
+    return f"KL {result['kl']:.3g} for a budget of {result['budget']:.3g}"
 
 
 def _print(found: Found, screen: Screen) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subcircuit import metrics
+from subcircuit.batching import batched
 from subcircuit.checkpoint import Checkpoint
 from subcircuit.circuit import Kept, tidy
 from subcircuit.errors import Interrupted, NumericalError
@@ -17,7 +18,7 @@ from subcircuit.finishing import calibrate, polish
 from subcircuit.gates import Dual
 from subcircuit.gradients import attribution, coarsen
 from subcircuit.intervention import masking
-from subcircuit.methods._plan import Plan, Study
+from subcircuit.methods._plan import COARSE_START, FINE_START, Plan, Study, ranked, schedule
 from subcircuit.progress import Progress
 from subcircuit.sites import Kind, Site
 
@@ -25,9 +26,7 @@ __all__ = ["LogAlpha", "Search"]
 
 LogAlpha = dict[Kind, Float[Tensor, "layer unit"]]
 
-COARSE_START = {Kind.BLOCK: 6.0, Kind.ATTN: 5.0, Kind.MLP: 5.0}  # log_alpha; the product of a line starts near 1
 MARGIN = 0.6  # of the budget, for the prompts that the gates are fitted to: unseen ones come out above them
-FINE_START = 3.0  # and the widest a warm start spreads fine gates to either side of 0
 
 
 class Search:
@@ -49,6 +48,7 @@ class Search:
         self.log_alpha = {kind: self._tensor(kind, "log_alpha").requires_grad_() for kind in plan.kinds}
         self.allowed = {kind: self._tensor(kind, "allowed") for kind in plan.kinds}
         self.optimiser, self.dual = self._optimiser(), Dual(1.0)
+        self.room = plan.batch  # pairs that fit in memory at once
 
     def run(self, index: int, budget: float) -> None:
         """The steps of round `index`: the budget's first step to its last."""
@@ -59,10 +59,10 @@ class Search:
         self.optimiser, self.dual = self._optimiser(), Dual(self.plan.size or MARGIN * budget, price, average=average)
         try:
             for step in range(first, steps):
-                self.optimiser.param_groups[0]["lr"] = self.plan.lr * _schedule(step, steps)
-                kl, cost = self.step(index * self.plan.steps + step)
+                self.optimiser.param_groups[0]["lr"] = self.plan.lr * schedule(step, steps)
+                facts = self.step(index * self.plan.steps + step)
                 self._keep(step + 1, index)
-                self.tell("gates", step + 1, steps, kl=kl, cost=cost, price=self.dual.price)
+                self.tell("gates", step + 1, steps, **facts)
         except KeyboardInterrupt as stop:
             if self.path is None:
                 raise
@@ -105,45 +105,63 @@ class Search:
             kept = tidy({site: score > 0 for site, score in sites.items()})
         elif plan.size is not None:
             size = plan.size
-            kept = calibrate(sites, lambda kept: self._cost(kept) <= size, limit=limit, tries=20, largest=True)
+            kept = calibrate(sites, lambda kept: self.cost(kept) <= size, limit=limit, tries=20, largest=True)
         else:
             kept = calibrate(sites, lambda kept: study.validation.kl(kept) <= budget, limit=limit)
             allowed = self._by_site(self.allowed)
             kept = polish(kept, allowed, study.validation, budget, tries=plan.polish, tell=self.tell)
         return kept, scores, study.validation.kl(kept)
 
-    def step(self, step: int) -> tuple[float, float]:
-        """One optimisation step on the rows of this step; returns KL and expected cost as they were before it."""
-        plan, study = self.plan, self.study
-        generator = torch.Generator().manual_seed(hash((plan.seed, step)) % (1 << 63))
-        rows = self._rows(step)
-        gates = {kind: plan.relaxation(value, generator) * self.allowed[kind] for kind, value in self.log_alpha.items()}
-        with masking(study.subject, self._by_site(gates), study.reference(rows)):
-            logits = study.subject.logits(study.pairs.clean[rows])
-        kl = metrics.kl(study.full[rows].to(logits.device), logits).mean()
+    def step(self, step: int) -> dict[str, float]:
+        """One optimisation step on the rows of this step; returns loss, KL, size and price as they were before it."""
+        plan, rows, price = self.plan, self._rows(step), self.dual.price
         p = {kind: plan.relaxation.p_open(value) * self.allowed[kind] for kind, value in self.log_alpha.items()}
-        cost = study.prices.expected(p)
+        cost = self.study.prices.expected(p)
         if plan.penalties:
-            loss = kl + torch.stack([weight * p[kind].mean() for kind, weight in plan.penalties.items()]).sum()
+            target, weight = torch.stack([each * p[kind].mean() for kind, each in plan.penalties.items()]).sum(), 1.0
         else:
-            loss = kl + self.dual.price * cost if plan.size is not None else cost + self.dual.price * kl
+            target, weight = (price * cost, 1.0) if plan.size is not None else (cost, price)
         self.optimiser.zero_grad()
-        loss.backward()
+        target.backward()
+        kl = self._add_slopes(step, rows, weight)
+        loss = float(target.detach()) + weight * kl
         self._require_finite(step, loss)
         self.optimiser.step()
         for value in self.log_alpha.values():
             plan.relaxation.clamp_(value)
-        kl_now, cost_now = float(kl.detach()), float(cost.detach())
-        self.dual.update(cost_now if plan.size is not None else kl_now)
-        return kl_now, cost_now
+        size = float(cost.detach())
+        self.dual.update(size if plan.size is not None else kl)
+        return {"loss": loss, "kl": kl, "size": size, "price": price}
 
-    def _require_finite(self, step: int, loss: Tensor) -> None:
+    def _add_slopes(self, step: int, rows: Tensor, weight: float) -> float:
+        """Add the gradient of `weight * KL` over these rows to the gates' own, and return KL; in parts if need be."""
+        plan, study, leaves = self.plan, self.study, list(self.log_alpha.values())
+        found = []
+
+        def part(which: Tensor) -> None:
+            some = rows[which]
+            generator = torch.Generator().manual_seed(hash((plan.seed, step)) % (1 << 63))  # the same noise in each
+            gates = {
+                kind: plan.relaxation(value, generator) * self.allowed[kind] for kind, value in self.log_alpha.items()
+            }
+            with masking(study.subject, self._by_site(gates), study.reference(some)):
+                logits = study.subject.logits(study.pairs.clean[some])
+            kl = metrics.kl(study.full[some].to(logits.device), logits).sum() / len(rows)
+            slopes = torch.autograd.grad(weight * kl, leaves)
+            for leaf, slope in zip(leaves, slopes, strict=True):
+                leaf.grad = slope if leaf.grad is None else leaf.grad + slope
+            found.append(float(kl.detach()))
+
+        self.room = batched(part, study.pairs.clean.lengths[rows], min(self.room, len(rows)))
+        return sum(found)
+
+    def _require_finite(self, step: int, loss: float) -> None:
         slopes = [value.grad for value in self.log_alpha.values() if value.grad is not None]
-        what = f"loss is {loss.item()}" if not loss.isfinite() else "gradient of the gates is not finite"
-        if not all(value.isfinite().all() for value in (loss, *slopes)):
+        if not math.isfinite(loss) or not all(slope.isfinite().all() for slope in slopes):
+            what = "gradient of the gates is not finite" if math.isfinite(loss) else f"loss is {loss}"
             raise NumericalError(
                 f"the {what} at step {step + 1}",
-                "the state of the step before is kept: resume with float32 weights, or start again with a smaller --lr",
+                "the state of the step before is kept; start again with float32 weights or a smaller --lr",
             )
 
     def _start(self) -> None:
@@ -151,12 +169,12 @@ class Search:
         plan, subject = self.plan, self.study.subject
         shape = {kind: (len(subject), subject.units(kind)) for kind in plan.kinds}
         start = {kind: torch.full(shape[kind], COARSE_START.get(kind, FINE_START)) for kind in plan.kinds}
-        if plan.warm_start:
+        if plan.warm_start and not COARSE_START.keys() >= set(plan.kinds):
             scores = self._attribution()
             for kind in plan.kinds:
                 if kind not in COARSE_START:
                     stacked = torch.stack([scores[Site(layer, kind)] for layer in range(len(subject))])
-                    start[kind] = _ranked(stacked.abs(), plan.share)
+                    start[kind] = ranked(stacked.abs(), plan.share)
         self._store(start, "log_alpha")
         self._store({kind: torch.ones(shape[kind], dtype=torch.bool) for kind in plan.kinds}, "allowed")
 
@@ -215,7 +233,8 @@ class Search:
         )
         return order[part * size : (part + 1) * size]
 
-    def _cost(self, kept: Kept) -> float:
+    def cost(self, kept: Kept) -> float:
+        """The share of the whole model's cost that a hard circuit has."""
         layers = range(len(self.study.subject))
         hard = {kind: torch.stack([kept[Site(layer, kind)] for layer in layers]).float() for kind in self.plan.kinds}
         return float(self.study.prices.expected(hard))
@@ -228,15 +247,3 @@ class Search:
 
     def _store(self, values: Mapping[Kind, Tensor], name: str) -> None:
         self.checkpoint.tensors |= {f"{kind}.{name}": value.detach().clone() for kind, value in values.items()}
-
-
-def _ranked(score: Float[Tensor, "layer unit"], share: float) -> Float[Tensor, "layer unit"]:
-    """Gates from scores: the best `share` start open, the others closed, each as far from 0 as its score is clear."""
-    edge = score.flatten().kthvalue(max(1, math.ceil((1 - share) * score.numel()))).values
-    return (score / edge.clamp(min=1e-12) + 1e-9).log().clamp(-FINE_START, FINE_START)
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Share of the learning rate: ten steps up, then a cosine down to a tenth."""
-    warm = min(1.0, (step + 1) / 10)
-    return warm * (0.55 + 0.45 * math.cos(math.pi * step / steps))

@@ -5,11 +5,13 @@ nodes multiply; a closed node takes its reference's value. Departures, each an o
 per granularity; a start from integrated gradients; straight-through gates; a calibrated threshold and greedy polish.
 """
 
+import hashlib
+import logging
 import math
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Self, cast, get_args
 
 from subcircuit.circuit import Circuit, Origin
 from subcircuit.costs import Cost, Prices
@@ -20,11 +22,14 @@ from subcircuit.intervention import Fill, Reference, acting, masked_logits
 from subcircuit.methods._plan import Plan, Study
 from subcircuit.methods._search import Search
 from subcircuit.progress import Progress, silent
+from subcircuit.records import missed
 from subcircuit.sites import Kind
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs, Task
 
 __all__ = ["NodePruning"]
+
+log = logging.getLogger(__name__)
 
 GATED = (Kind.BLOCK, Kind.ATTN, Kind.MLP, Kind.HEAD, Kind.CHANNEL, Kind.NEURON, Kind.MLP_OUT, Kind.KV)
 
@@ -83,26 +88,42 @@ class NodePruning:
     ) -> list[Circuit]:
         """One circuit per budget, the smallest budget first, each inside the one before it."""
         study = self.study(subject, task, pairs, progress)
-        search = Search(self.plan(), study, asdict(self), folder, progress)
+        search = Search(self.plan(), study, asdict(self) | _identity(study, task), folder, progress)
         circuits = []
         for index, budget in enumerate(self._budgets()):
             start = perf_counter()
             search.run(index, budget)
             kept, scores, kl = search.circuit(index, budget)
-            origin = self._origin(study, task, budget, kl, perf_counter() - start)
+            result = {"kl": kl, "cost": search.cost(kept), "cache_bytes": study.reference.cached} | self._goal(budget)
+            origin = self._origin(study, task, budget, result, perf_counter() - start)
             circuits.append(Circuit(scores, kept, origin))
+            if missed(result):
+                log.warning("the budget is not met: %s; this is the nearest circuit", result)
         return circuits
 
     def __post_init__(self) -> None:
-        self._budgets()
         self._gated()
         self._penalties()
-        HardConcrete(cast(Relaxation, self.gates))  # refuses an unknown name
-        if self.size is not None and not 0 < self.size <= 1:
-            raise UsageError(f"size is {self.size}", "give a fraction of the cost to keep, above 0 and at most 1")
+        self._budgets()
+        named = {"gates": ("gate relaxation", Relaxation), "reference": ("reference", Fill), "cost": ("cost", Cost)}
+        for name, (what, known) in named.items():
+            if getattr(self, name) not in get_args(known):
+                raise UnknownName(what, getattr(self, name), get_args(known))
         for name in ("steps", "batch", "pairs", "validation"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}", "give at least 1")
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("warm_start", "polish", "seed"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("lr", 0 < self.lr < math.inf, "a number above 0")
+        self._require("open", 0 <= self.open <= 1, "a share from 0 to 1")
+        self._require("cache_gb", 0 <= self.cache_gb < math.inf, "a number of gigabytes, 0 or more")
+        self._require("size", self.size is None or 0 < self.size <= 1, "a share of the cost, above 0 and at most 1")
+        goals = [name for name in ("budgets", "size", "weights") if getattr(self, name)]
+        if len(goals) > 1:
+            raise UsageError(f"{' and '.join(goals)} are different goals", "give one of them")
+
+    def _require(self, name: str, right: bool, form: str) -> None:
+        if not right:
+            raise UsageError(f"{name} is {getattr(self, name)}", f"give {form}")
 
     @classmethod
     def paper(cls, **changes: object) -> Self:
@@ -113,26 +134,32 @@ class NodePruning:
         were made with them is not known, so results with this preset are no reproduction.
         """
         names = {field.name for field in fields(cls)}
-        weights = ",".join(f"{kind}=1" for kind in GATED[1:7])
-        preset = {"weights": weights, "gates": "sampled", "warm_start": 0, "polish": 0, "lr": 0.03, "steps": 500}
-        kinds = "attn,mlp,head,channel,neuron,mlp_out"
         unknown = set(changes) - names
         if unknown:
             raise UnknownName("setting", sorted(unknown)[0], names)
-        return cls(**{**preset, "kinds": kinds, "batch": 32, **changes})  # type: ignore[arg-type]
+        kinds = str(changes.get("kinds", "attn,mlp,head,channel,neuron,mlp_out"))
+        weights = ",".join(f"{kind.strip()}=1" for kind in kinds.split(","))
+        preset = {"gates": "sampled", "warm_start": 0, "polish": 0, "lr": 0.03, "steps": 500, "batch": 32}
+        return cls(**{**preset, "kinds": kinds, "weights": weights, **changes})  # type: ignore[arg-type]
 
-    @property
-    def _bound(self) -> bool:
-        """Whether the circuit has to stay within a budget for KL; a target size and penalties take its place."""
-        return self.size is None and not self.weights
+    def _goal(self, budget: float) -> dict[str, float]:
+        """What the circuit has to stay within; penalties name no goal."""
+        if self.size is not None:
+            return {"size": self.size}
+        return {} if self.weights else {"budget": budget}
 
     def _budgets(self) -> list[float]:
-        try:
-            budgets = sorted(float(text) for text in self.budgets.split(",")) if self.budgets else [self.kl]
-        except ValueError as error:
-            raise UsageError(f"budgets are '{self.budgets}'", "write numbers and commas, e.g. 0.1,0.3,1") from error
-        if min(budgets) <= 0 or not all(map(math.isfinite, budgets)):
-            raise UsageError(f"a KL budget of {min(budgets):g} nats", "give a number above 0")
+        budgets = [self.kl]
+        if self.budgets:
+            try:
+                budgets = sorted(float(text) for text in self.budgets.split(","))
+            except ValueError as error:
+                raise UsageError(f"budgets are '{self.budgets}'", "write numbers and commas, e.g. 0.1,0.3,1") from error
+        for budget in budgets:
+            if not 0 < budget < math.inf:
+                raise UsageError(f"a KL budget of {budget:g} nats", "give a number above 0")
+        if len({f"{budget:g}" for budget in budgets}) < len(budgets):
+            raise UsageError(f"budgets are '{self.budgets}'", "give each of them once")
         return budgets
 
     def _gated(self) -> list[Kind]:
@@ -143,13 +170,19 @@ class NodePruning:
         return [kind for kind in GATED if kind in names]
 
     def _penalties(self) -> dict[Kind, float]:
-        pairs = [text.partition("=")[::2] for text in self.weights.split(",") if text]
-        for name, value in pairs:
+        form = "write name=number, e.g. head=1,neuron=5"
+        found = {}
+        for text in self.weights.split(",") if self.weights else []:
+            name, _, value = (part.strip() for part in text.partition("="))
             if name not in self._gated():
                 raise UnknownName("gated granularity", name, self._gated())
-            if not value.replace(".", "", 1).isdigit():
-                raise UsageError(f"the weight of {name} is '{value}'", "write name=number, e.g. head=1,neuron=5")
-        return {Kind(name): float(value) for name, value in pairs}
+            try:
+                found[Kind(name)] = float(value)
+            except ValueError as error:
+                raise UsageError(f"the weight of {name} is '{value}'", form) from error
+            if not 0 <= found[Kind(name)] < math.inf:
+                raise UsageError(f"the weight of {name} is {value}", "give a number, 0 or more")
+        return found
 
     def plan(self) -> Plan:
         """The settings, parsed."""
@@ -192,25 +225,40 @@ class NodePruning:
         reference = filled(pairs, self.cache_gb)
         tell("references", 1, 2)
         validation = Validation(subject, held_out, filled(held_out, self.cache_gb - reference.cached / 2**30), size)
-        prices = Prices.of(subject, cast(Cost, self.cost), float(pairs.clean.lengths.float().mean()))
+        tokens = float(pairs.clean.lengths.float().mean())
+        prices = Prices.of(subject, cast(Cost, self.cost), tokens, self._gated())
         full = masked_logits(subject, pairs.clean, {}, reference, batch_size=size)
         tell("references", 2, 2)
         return Study(subject, pairs, reference, validation, prices, full)
 
-    def _origin(self, study: Study, task: Task, budget: float, kl: float, seconds: float) -> Origin:
-        options: dict[str, Any] = asdict(task) if is_dataclass(task) and not isinstance(task, type) else {}
+    def _origin(self, study: Study, task: Task, budget: float, result: dict[str, float], seconds: float) -> Origin:
+        subject = study.subject
         return Origin(
-            model=study.subject.name,
-            revision=study.subject.revision,
-            family=study.subject.family_name,
-            dtype=str(study.subject.dtype).removeprefix("torch."),
+            model=subject.name,
+            revision=subject.revision,
+            family=subject.family_name,
+            dtype=str(subject.dtype).removeprefix("torch."),
             task=task.name,
-            task_options=options,
+            task_options=_options(task),
             method="node-pruning",
             settings=asdict(self) | {"kl": budget},
             reference=cast(Fill, self.reference),
             seed=self.seed,
             pairs={"train": len(study.pairs), "validation": len(study.validation.pairs)},
             seconds=seconds,
-            result={"kl": kl, "cache_bytes": study.reference.cached} | ({"budget": budget} if self._bound else {}),
+            result=result,
         )
+
+
+def _options(task: Task) -> dict[str, Any]:
+    return asdict(task) if is_dataclass(task) and not isinstance(task, type) else {}
+
+
+def _identity(study: Study, task: Task) -> dict[str, Any]:
+    """What a state on disk must share with a search besides its settings: the model, the task and the very prompts."""
+    digest = hashlib.sha256()
+    for prompts in (study.pairs.clean, study.pairs.corrupt):
+        digest.update(prompts.ids.numpy().tobytes())
+    subject = study.subject
+    model = {"model": subject.name, "revision": subject.revision, "dtype": str(subject.dtype)}
+    return model | {"task": task.name, "task_options": _options(task), "prompts": digest.hexdigest()[:16]}
