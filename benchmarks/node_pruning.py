@@ -1,6 +1,6 @@
 """Node pruning measured: what a step costs beside a plain pass, and KL against size beside its controls.
 
-    python benchmarks/node_pruning.py            everything (about an hour on two cores)
+    python benchmarks/node_pruning.py            everything (about half an hour on two cores)
     python benchmarks/node_pruning.py step       time and memory ratios
     python benchmarks/node_pruning.py curves --task ioi
 
@@ -26,7 +26,7 @@ from subcircuit.progress import silent
 
 MODEL = "smollm2-135m"
 TASKS = ("ioi", "greater-than", "gendered-pronoun", "docstring")
-BUDGETS = "0.1,0.3,1"
+BUDGETS = "0.1,0.3"
 
 
 class Bench:
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=("plain", "cached", "recomputed"))
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--controls", type=int, default=20)
     args = parser.parse_args()
     if args.part == "peak":

@@ -4,6 +4,7 @@ A folder appears under its final name only when it is whole: it is written besid
 drops with its process lets one process convert while others wait, so whatever lies about half-written is stale.
 """
 
+import errno
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from subcircuit.builtin import Builtin, cache_folder, extract, fetch, sha256
@@ -69,14 +71,17 @@ def _converted(name: str, digest: str, source: Callable[[Path], Path], progress:
             scratch.mkdir()
             _convert(source(scratch), digest, scratch / "model", progress)
             os.rename(scratch / "model", home)
-        except OSError as error:
-            raise ResourceError(
-                f"{name} could not be converted in {home.parent}: {error}",
-                "make room there, or set SUBCIRCUIT_CACHE to another folder",
-            ) from error
+        except (OSError, SafetensorError) as error:
+            raise ResourceError(f"{name} could not be converted in {home.parent}: {error}", _cure(error)) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return home
+
+
+def _cure(error: OSError | SafetensorError) -> str:
+    # the writer of weights tells only in words that the disk is full
+    full = error.errno == errno.ENOSPC if isinstance(error, OSError) else os.strerror(errno.ENOSPC) in str(error)
+    return "make room there, or set SUBCIRCUIT_CACHE to another folder" if full else ""
 
 
 def _convert(gguf: Path, digest: str, folder: Path, progress: Progress) -> None:
@@ -87,7 +92,9 @@ def _convert(gguf: Path, digest: str, folder: Path, progress: Progress) -> None:
         find_family(str(AutoConfig.from_pretrained(**what).model_type))
         tokenizer = AutoTokenizer.from_pretrained(**what)
         model: Any = AutoModelForCausalLM.from_pretrained(**what, dtype=torch.float32)
-    except (ValueError, LookupError, NotImplementedError, struct.error) as error:
+    except (ValueError, LookupError, NotImplementedError, struct.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; transformers' own have no number
+            raise
         message = str(error).partition("\n")[0]
         raise DataError(f"{gguf}: transformers cannot read this GGUF file: {message}", "give an HF folder") from error
     model.hf_quantizer = None  # the weights are plain float32 now; save_pretrained refuses while these say otherwise

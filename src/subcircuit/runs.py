@@ -2,10 +2,15 @@
 
 `run.yaml` is written before a search begins and again whenever it stops, so that a folder tells what it holds and how
 to go on. A family of circuits lies in subfolders (`kl-0.1`, `kl-0.3`, ...), each a run folder by itself.
+
+A run that is to be replaced waits in a hidden subfolder until the new one has saved something. Files belong to the
+earlier run as long as they are in it, so that a kill at any moment loses neither.
 """
 
+import logging
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +23,15 @@ from subcircuit.records import CircuitFile
 
 __all__ = ["FILES", "STATE", "Run", "RunFolder"]
 
+log = logging.getLogger(__name__)
+
 SCHEMA = 1
 STATE = "search.safetensors"  # of a search that is not finished
 FILES = ("run.yaml", "circuit.json", "scores.safetensors", "evidence.json", STATE)
 PARTIAL = (*(f"{name}.part" for name in FILES), "search.part")  # what a killed run may leave
 MEMBER = "kl-"  # subfolders of a family begin with it
+ASIDE = ".replaced"  # holds the whole earlier run, until the new one has saved something
+MOVING = ".replaced.part"  # holds the files of a run that is on its way into ASIDE, or back
 
 Status = Literal["running", "interrupted", "failed", "finished", "budget-not-met"]
 
@@ -91,7 +100,9 @@ class RunFolder:
             raise ResourceError(f"{self.path} cannot be written to: {error.strerror}", "give another --out") from error
 
     def claim(self, *, overwrite: bool = False, resume: bool = False) -> Run | None:
-        """Make sure that a run may write here, changing nothing yet; returns the run to go on with, if there is one.
+        """Make sure that a run may write here; returns the run to go on with, if there is one.
+
+        Nothing is changed, but that the run to go on with comes back when a kill has left it aside.
 
         Raises UsageError when the folder holds something that was not to be touched, DataError for a broken `run.yaml`.
         """
@@ -106,6 +117,7 @@ class RunFolder:
                 f"{self.path} is not empty",
                 "--resume goes on with the run in it, --overwrite replaces that run, or give another --out",
             )
+        self.settle()
         run = self.read()
         if run is None:
             raise UsageError(f"{self.path} holds no run to go on with", "leave out --resume and give another --out")
@@ -113,21 +125,45 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what runs write, here and in the subfolders of a family; anything else stays."""
-        for folder in [self, *self.members()]:
-            for name in (*FILES, *PARTIAL):
-                (folder.path / name).unlink(missing_ok=True)
-        for folder in self.members():
-            if not any(folder.path.iterdir()):
-                folder.path.rmdir()
+        for path in self._files():
+            path.unlink()
+        self._remove_empty()
+
+    def set_aside(self) -> None:
+        """Take what an earlier run wrote out of the way until `settle`; anything else stays."""
+        self.settle()
+        files = self._files()
+        if files:
+            _move(files, self.path, self.path / MOVING)
+            os.replace(self.path / MOVING, self.path / ASIDE)
+            self._remove_empty()
+
+    def settle(self) -> bool:
+        """End a replacement, if one is under way: the earlier run goes for good where the new one has saved something.
+
+        Else it comes back, and the answer is True.
+        """
+        aside, moving = self.path / ASIDE, self.path / MOVING
+        if aside.is_dir():
+            if (self.path / STATE).exists() or (self.path / "circuit.json").exists():
+                shutil.rmtree(aside)
+                return False
+            self.clear()
+            os.replace(aside, moving)
+        if not moving.is_dir():
+            return False
+        _move([path for path in moving.rglob("*") if path.is_file()], moving, self.path)
+        shutil.rmtree(moving)
+        log.info("the earlier run in %s is as it was", self.path)
+        return True
 
     def member(self, budget: float) -> "RunFolder":
         """The subfolder of one budget."""
         return RunFolder(self.path / f"{MEMBER}{budget:g}")
 
     def members(self) -> list["RunFolder"]:
-        """The subfolders of a family, smallest budget first."""
-        found = [path for path in self.path.glob(f"{MEMBER}*") if path.is_dir() and _number(path) is not None]
-        return [RunFolder(path) for path in sorted(found, key=lambda path: _number(path) or 0.0)]
+        """The subfolders of a family that hold a run, smallest budget first."""
+        return [RunFolder(path) for path in self._subfolders() if (path / "run.yaml").is_file()]
 
     def circuit(self) -> CircuitFile:
         """The circuit's file. Raises DataError when there is none, saying what there is, or it is broken."""
@@ -138,6 +174,27 @@ class RunFolder:
                 "go on with it: the same `subcircuit find` with --resume",
             )
         return CircuitFile.read(self.path)
+
+    def _subfolders(self) -> list[Path]:
+        found = [path for path in self.path.glob(f"{MEMBER}*") if path.is_dir() and _number(path) is not None]
+        return sorted(found, key=lambda path: _number(path) or 0.0)
+
+    def _files(self) -> list[Path]:
+        """What runs have written here and in the subfolders of a family."""
+        places = [folder / name for folder in (self.path, *self._subfolders()) for name in (*FILES, *PARTIAL)]
+        return [path for path in places if path.is_file()]
+
+    def _remove_empty(self) -> None:
+        for folder in self._subfolders():
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _move(files: Iterable[Path], source: Path, target: Path) -> None:
+    for path in files:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, place)
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

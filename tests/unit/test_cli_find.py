@@ -16,7 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from commands import Ask, asking, schema
 from subcircuit.circuit import Circuit
+from subcircuit.cli._find import _recorded
+from subcircuit.errors import Interrupted
 from subcircuit.evaluation import Evidence
+from subcircuit.runs import RunFolder
 from tiny import NODES
 from tiny_folder import Study, study
 
@@ -55,6 +58,15 @@ def finished(words: list[str]) -> Path:
 def command(files: Study, out: Path, *more: str) -> list[str]:
     given = ["--model", files.model, "--task", files.prompts, "--out", out, "--device", "cpu", *SETTINGS, *more]
     return ["find", "node-pruning", *map(str, given)]
+
+
+def broken(files: Study, folder: Path) -> Path:
+    """The model with a weight that is no number."""
+    model = shutil.copytree(files.model, folder / "model")
+    weights = load_file(model / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][0, 5] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    return Path(model)
 
 
 def content(run: Path) -> tuple[object, ...]:
@@ -104,6 +116,43 @@ def test_a_folder_is_not_written_over_unless_asked_and_foreign_files_stay(
     assert ask(*command(files, run, "--overwrite", "--steps", "1", "--kl", "9", "--quiet")).code == 0
     assert record(run)["settings"]["steps"] == 1  # type: ignore[index]
     assert {path.name for path in run.iterdir()} == FILES | {"notes.txt"}
+
+
+@pytest.mark.parametrize("fault", ["prompts", "weights"])
+def test_a_run_that_was_to_be_replaced_is_whole_when_the_search_cannot_begin(
+    ask: Ask, files: Study, found: Path, tmp_path: Path, fault: str
+) -> None:
+    run = shutil.copytree(found, tmp_path / "run")
+    (run / "evidence.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(files.prompts.read_text().replace("word", "no such word ", 1))
+    more = ["--task", bad] if fault == "prompts" else ["--model", broken(files, tmp_path), "--warm-start", "0"]
+    answer = ask(*command(files, run, "--overwrite"), *more)
+    assert answer.code == {"prompts": 3, "weights": 6}[fault]
+    assert "is as it was" in answer.err
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_an_error_of_any_kind_is_recorded(found: Path, tmp_path: Path) -> None:
+    run = RunFolder(found).read()
+    assert run is not None
+    with pytest.raises(ZeroDivisionError), _recorded(run, RunFolder(tmp_path), 0.0, anew=True):
+        assert record(tmp_path)["status"] == "finished"  # as it was given
+        raise ZeroDivisionError
+    assert record(tmp_path)["status"] == "failed"
+
+
+def test_a_stop_before_the_first_step_of_a_replacement_brings_the_earlier_run_back(found: Path, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(found, tmp_path / "run"))
+    run = folder.read()
+    assert run is not None
+    with pytest.raises(Interrupted) as stopped, _recorded(run, folder, 0.0, anew=True):
+        assert not (folder.path / "circuit.json").exists()
+        raise KeyboardInterrupt
+    assert stopped.value.cure == "the earlier run is as it was: start again as before"
+    assert content(folder.path) == content(found)
+    assert record(folder.path)["status"] == "finished"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -182,11 +231,7 @@ def test_a_budget_that_is_not_met_is_told_and_the_circuit_stays(
 
 
 def test_a_loss_that_is_no_number_stops_and_is_recorded(ask: Ask, files: Study, tmp_path: Path) -> None:
-    model = shutil.copytree(files.model, tmp_path / "model")
-    weights = load_file(model / "model.safetensors")
-    weights["model.layers.1.mlp.down_proj.weight"][0, 5] = float("nan")
-    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    answer = ask(*command(files, tmp_path / "run"), "--model", model, "--warm-start", "0", "--json")
+    answer = ask(*command(files, tmp_path / "run"), "--model", broken(files, tmp_path), "--warm-start", "0", "--json")
     assert answer.code == 6
     assert answer.json["error"]["kind"] == "NumericalError"
     assert "step 1" in answer.err

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from subcircuit.errors import DataError
 from subcircuit.tasks._base import Row
@@ -162,6 +163,24 @@ def test_the_judged_token_is_where_the_row_says() -> None:
         (row,) = look(replace(followed, position=position)).rows
         assert row.at == at
         assert byte_level().convert_ids_to_tokens(list(row.right)) == ["Ġand"]
+
+
+@pytest.mark.parametrize("position", [0, -99])
+def test_a_position_before_the_text_is_no_position(position: int) -> None:
+    at = position if position == 0 else -len(with_bos()(GOOD.clean).input_ids)
+    (finding,) = look(replace(GOOD, position=at), tokenizer=with_bos()).findings
+    assert (finding.code, finding.cause) == ("position", "position 0 is a special token, before any text")
+
+
+def test_a_position_after_the_text_is_no_position() -> None:
+    tokenizer = from_words("a", "b", "c", "</s>")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 4)]
+    )
+    rows = [Row("a b", "b b", (" c",), (" a",), position=position) for position in (-1, -2)]
+    (finding,) = look(rows[0], tokenizer=tokenizer).findings
+    assert (finding.code, finding.cause) == ("position", "position 2 is a special token, after the text")
+    assert look(rows[1], tokenizer=tokenizer).rows[0].at == 1
 
 
 def test_a_substring_means_its_last_occurrence() -> None:

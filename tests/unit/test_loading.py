@@ -1,13 +1,16 @@
 """Loading from folders and GGUF files: the weights that were saved come back, and everything else is refused."""
 
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from subcircuit.conversion import MARKER, _cure
 from subcircuit.errors import DataError, MissingExtra, ResourceError, UnknownName, UnsupportedModel, UsageError
 from subcircuit.loading import load
 from tiny import random_prompts, tiny
@@ -208,6 +211,20 @@ def test_cut_gguf_file_leaves_nothing_in_the_cache(tmp_path: Path, size: int) ->
     with pytest.raises(DataError, match="cannot read this GGUF file"):
         load(tmp_path / "x.gguf")
     assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
+
+
+def test_a_conversion_that_fails_says_why_and_asks_for_room_only_where_there_is_none(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "x.gguf")
+    load(tmp_path / "x.gguf", device="cpu")
+    (home,) = (path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir())
+    (home / MARKER).unlink()
+    home.with_name(f"{home.name}.partial").touch()  # in the way
+    with pytest.raises(ResourceError, match="File exists") as refused:
+        load(tmp_path / "x.gguf")
+    assert refused.value.cure == ""
+    full = "Error while serializing: I/O error: No space left on device (os error 28)"
+    for error in (OSError(errno.ENOSPC, "No space left on device"), SafetensorError(full)):
+        assert _cure(error).startswith("make room there")
 
 
 def test_gguf_of_an_unknown_family_is_refused_before_it_is_converted(tmp_path: Path) -> None:

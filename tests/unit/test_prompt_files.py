@@ -91,6 +91,7 @@ def test_fewer_rows_than_asked_for_are_all_used(tmp_path: Path, caplog: pytest.L
         (GOOD | {"answers": [1]}, "types", "answers is [1], not a list of texts"),
         (GOOD | {"position": 1.5}, "types", "position is 1.5"),
         (GOOD | {"position": True}, "types", "position is true"),
+        (b'{"clean": "Mary saw", "position": ' + b"9" * 5000 + b"}", "json", "a number of too many digits"),
         (GOOD | {"split": "tset"}, "split", "there is no split 'tset'"),
         (GOOD | {"split": ["test"]}, "split", "there is no split ['test']"),
     ],
@@ -117,6 +118,16 @@ def test_what_is_no_row_of_csv_is_a_finding(tmp_path: Path, content: bytes, code
     (tmp_path / "prompts.csv").write_bytes(content)
     (found,) = FileTask(str(tmp_path / "prompts.csv")).rows()
     assert isinstance(found, Finding) and (found.code, found.row) == (code, "row 1 of prompts.csv")
+
+
+@pytest.mark.parametrize("position", ["--5", "-", "5-", "9" * 5000])
+def test_what_is_no_index_in_csv_is_looked_for_in_the_prompt(tmp_path: Path, position: str) -> None:
+    content = f"clean,corrupt,answers,wrong_answers,position\nMary saw,John saw, her, him,{position}\n"
+    (tmp_path / "prompts.csv").write_text(content)
+    task = FileTask(str(tmp_path / "prompts.csv"))
+    (row,) = task.rows()
+    assert isinstance(row, Row) and row.position == position
+    assert [finding.code for finding in task.examine(byte_level()).findings] == ["position"]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Run folders: what may be written over, what is removed, what a resumed run must have in common."""
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,94 @@ def test_clearing_takes_only_what_runs_write(folder: RunFolder) -> None:
         theirs
     )
     assert not (folder.path / "kl-0.1").exists()
+
+
+@pytest.fixture
+def earlier(folder: RunFolder) -> dict[str, str]:
+    """A whole run with a family, besides files of the user's; returns the run's content by path."""
+    for name in (*FILES, "kl-0.1/circuit.json", "kl-2/run.yaml", "notes.txt", "kl-2/plot.png"):
+        path = folder.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"earlier {name}")
+    folder.write(RUN)
+    return content(folder)
+
+
+def content(folder: RunFolder) -> dict[str, str]:
+    files = [path for path in folder.path.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder.path)): path.read_text() for path in files}
+
+
+def begin(folder: RunFolder) -> None:
+    """What another run writes before it has found anything."""
+    folder.write(RUN.model_copy(update={"task": "capital"}))
+    (folder.path / "search.part").touch()
+
+
+def test_a_replaced_run_comes_back_whole_where_the_new_one_saved_nothing(
+    folder: RunFolder, earlier: dict[str, str]
+) -> None:
+    folder.set_aside()
+    assert {name for name in content(folder) if not name.startswith(".")} == {"notes.txt", "kl-2/plot.png"}
+    assert folder.members() == [] and not (folder.path / "kl-0.1").exists()
+    begin(folder)
+    assert folder.settle()
+    assert content(folder) == earlier and not folder.settle()
+    assert [path.name for path in folder.path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("saved", ["search.safetensors", "circuit.json"])
+def test_a_replaced_run_goes_where_the_new_one_has_saved_something(
+    folder: RunFolder, earlier: dict[str, str], saved: str
+) -> None:
+    folder.set_aside()
+    begin(folder)
+    (folder.path / saved).write_text("new")
+    assert not folder.settle()
+    assert set(content(folder)) == {"notes.txt", "kl-2/plot.png", "run.yaml", "search.part", saved}
+    assert (folder.path / saved).read_text() == "new"
+
+
+def test_a_kill_before_the_first_step_loses_nothing(folder: RunFolder, earlier: dict[str, str]) -> None:
+    folder.set_aside()
+    begin(folder)
+    assert folder.claim(resume=True) == RUN
+    assert content(folder) == earlier
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_a_kill_while_files_move_loses_nothing(
+    folder: RunFolder, earlier: dict[str, str], moved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, left = os.replace, moved
+
+    def killed(source: Path, target: Path) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        replace(source, target)
+
+    def until(step: Callable[[], object]) -> None:
+        nonlocal left
+        left = moved
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "replace", killed)
+            step()
+
+    until(folder.set_aside)
+    folder.set_aside()
+    begin(folder)
+    until(folder.settle)
+    assert folder.claim(resume=True) == RUN
+    assert content(folder) == earlier
+
+
+def test_a_folder_of_notes_is_no_member(folder: RunFolder) -> None:
+    folder.member(0.3).write(RUN)
+    folder.member(2.0).path.mkdir()
+    (folder.member(2.0).path / "notes.txt").touch()
+    assert folder.members() == [folder.member(0.3)]
 
 
 def test_members_come_smallest_budget_first(folder: RunFolder) -> None:

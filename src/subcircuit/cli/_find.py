@@ -17,7 +17,7 @@ from subcircuit.cli._found import circuits_of, report, status
 from subcircuit.cli._options import task_options
 from subcircuit.cli._progress import shown
 from subcircuit.cli._shell import Screen, stoppable
-from subcircuit.errors import Interrupted, SubcircuitError, UnknownName
+from subcircuit.errors import Interrupted, UnknownName
 from subcircuit.progress import Progress
 from subcircuit.records import versions
 from subcircuit.runs import STATE, Run, RunFolder
@@ -92,8 +92,8 @@ def _search(request: Request, folder: RunFolder, saved: Run | None, screen: Scre
     task = resolve(request.task, **request.task_options)
     with shown(screen.err, quiet=screen.quiet) as progress:
         subject = _load(request, screen, progress)
-        run = _begin(request, folder, saved, subject, asdict(method))
-        with _recorded(run, folder, start):
+        run = _begun(request, saved, subject, asdict(method))
+        with _recorded(run, folder, start, anew=saved is None):
             if hasattr(method, "family"):
                 circuits = method.family(subject, task, folder=folder.path, progress=progress)
             else:
@@ -119,44 +119,55 @@ def _wanted(request: Request, settings: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(request, name) for name in names} | {"settings": settings}
 
 
-def _begin(request: Request, folder: RunFolder, saved: Run | None, subject: "Subject", settings: dict[str, Any]) -> Run:
-    """The record of this run, on disk. What an earlier run left is removed only here, when all else is well."""
+def _begun(request: Request, saved: Run | None, subject: "Subject", settings: dict[str, Any]) -> Run:
+    """The record of this run as it begins, or goes on."""
     if saved is not None:
         saved.require_same({"revision": subject.revision})
-        run = saved.model_copy(update={"device": str(subject.device), "status": "running"})
-    else:
-        folder.clear()
-        run = Run(
-            **_wanted(request, settings),
-            revision=subject.revision,
-            device=str(subject.device),
-            versions=versions(),
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-    folder.write(run)
-    return run
+        return saved.model_copy(update={"device": str(subject.device), "status": "running"})
+    return Run(
+        **_wanted(request, settings),
+        revision=subject.revision,
+        device=str(subject.device),
+        versions=versions(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 @contextmanager
-def _recorded(run: Run, folder: RunFolder, start: float) -> Iterator[None]:
-    """Write how the search ended, however it ends. Ctrl-C becomes Interrupted, with the command that goes on."""
+def _recorded(run: Run, folder: RunFolder, start: float, *, anew: bool) -> Iterator[None]:
+    """Write that the search runs and how it ended, however it ends. Ctrl-C becomes Interrupted, with what to do next.
+
+    A search that begins `anew` sets an earlier run aside, which comes back when this one ends with nothing saved.
+    """
 
     def write(ending: str) -> None:
         seconds = round(run.seconds + perf_counter() - start, 1)
         folder.write(run.model_copy(update={"status": ending, "seconds": seconds}))
 
     try:
+        if anew:
+            folder.set_aside()
+        folder.write(run)
         yield
     except (KeyboardInterrupt, Interrupted) as stop:
         write("interrupted")
         message = stop.message if isinstance(stop, Interrupted) else "the search was stopped"
-        again = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
-        raise Interrupted(message, f"go on with: {shlex.join(['subcircuit', *again, '--resume'])}") from stop
-    except SubcircuitError:
+        raise Interrupted(message, _again(earlier_is_back=folder.settle())) from stop
+    except BaseException:
         write("failed")
         raise
-    write(status(file.origin for _, file in circuits_of(folder)))
-    (folder.path / STATE).unlink(missing_ok=True)
+    else:
+        write(status(file.origin for _, file in circuits_of(folder)))
+        (folder.path / STATE).unlink(missing_ok=True)
+    finally:
+        folder.settle()
+
+
+def _again(*, earlier_is_back: bool) -> str:
+    if earlier_is_back:
+        return "the earlier run is as it was: start again as before"
+    again = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
+    return f"go on with: {shlex.join(['subcircuit', *again, '--resume'])}"
 
 
 def _save(run: Run, folder: RunFolder, circuits: "list[Circuit]") -> None:

@@ -11,12 +11,12 @@ import typer
 from subcircuit import plugins
 from subcircuit.errors import UnknownName, UsageError
 from subcircuit.plugins import Option
+from subcircuit.tasks import PROMPT_FILES
 
-__all__ = ["FILES", "parameters", "signed", "task_options"]
+__all__ = ["parameters", "signed", "task_options"]
 
 TYPES: Mapping[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-FILES = (".jsonl", ".csv")  # a task with such a name is a prompts file
 
 
 def parameters(method: str) -> list[inspect.Parameter]:
@@ -48,7 +48,7 @@ def task_options(task: str, given: Sequence[str], drop_bad: bool) -> dict[str, A
     Raises UnknownName for an unknown task, UsageError for an option or a value that the task does not know, and for a
     prompts file that is not there.
     """
-    if Path(task).suffix in FILES:
+    if Path(task).suffix in PROMPT_FILES:
         if not Path(task).is_file():
             raise UsageError(f"there is no file {task}", "check the path of the prompts file")
         if given:

@@ -8,7 +8,7 @@ from subcircuit import plugins
 from subcircuit.errors import UnknownName, UnsupportedModel
 from subcircuit.sites import Kind
 
-__all__ = ["Family", "Tap", "decoder", "find_family"]
+__all__ = ["Family", "Tap", "decoder", "find_family", "llama_like"]
 
 Side = Literal["in", "out"]
 
@@ -36,7 +36,6 @@ class Family:
     layers: str  # the list of layers
     taps: Mapping[Kind, Tap]
     causal: bool = True  # False: an encoder, judged at its mask token
-    pre_norms: tuple[str, ...] = ()  # modules of the layer that normalise a branch's input, attention's first
 
 
 def decoder(
@@ -50,7 +49,6 @@ def decoder(
     k: Tap,
     v: Tap,
     causal: bool = True,
-    pre_norms: tuple[str, ...] = (),
 ) -> Family:
     """A family from module paths.
 
@@ -69,7 +67,21 @@ def decoder(
         Kind.K: k,
         Kind.V: v,
     }
-    return Family(layers, taps, causal, pre_norms)
+    return Family(layers, taps, causal)
+
+
+def llama_like(*, post_norms: bool = False) -> Family:
+    """Llama's module names. With `post_norms` each branch ends in a norm, whose output joins the residual stream."""
+    return decoder(
+        "layers",
+        attn="post_attention_layernorm" if post_norms else "self_attn",
+        mlp="post_feedforward_layernorm" if post_norms else "mlp",
+        heads="self_attn.o_proj",
+        neurons="mlp.down_proj",
+        q=Tap("self_attn.q_proj", "out"),
+        k=Tap("self_attn.k_proj", "out"),
+        v=Tap("self_attn.v_proj", "out"),
+    )
 
 
 def find_family(model_type: str) -> Family:

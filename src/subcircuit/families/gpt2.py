@@ -13,5 +13,4 @@ family = decoder(
     q=Tap("attn.c_attn", "out", "(p u c)", part=0),
     k=Tap("attn.c_attn", "out", "(p u c)", part=1),
     v=Tap("attn.c_attn", "out", "(p u c)", part=2),
-    pre_norms=("ln_1", "ln_2"),
 )

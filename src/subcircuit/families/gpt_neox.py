@@ -13,5 +13,4 @@ family = decoder(
     q=Tap("attention.query_key_value", "out", "(u p c)", part=0),  # q, k, v of head 0, then of head 1
     k=Tap("attention.query_key_value", "out", "(u p c)", part=1),
     v=Tap("attention.query_key_value", "out", "(u p c)", part=2),
-    pre_norms=("input_layernorm", "post_attention_layernorm"),
 )

@@ -1,16 +1,7 @@
 """OLMo 2: norms after the branches only; q and k normalised over all heads."""
 
-from subcircuit.families._base import Tap, decoder
+from subcircuit.families._base import llama_like
 
 __all__ = ["family"]
 
-family = decoder(
-    "layers",
-    attn="post_attention_layernorm",  # the norm after the branch: its output joins the residual stream
-    mlp="post_feedforward_layernorm",
-    heads="self_attn.o_proj",
-    neurons="mlp.down_proj",
-    q=Tap("self_attn.q_proj", "out"),
-    k=Tap("self_attn.k_proj", "out"),
-    v=Tap("self_attn.v_proj", "out"),
-)
+family = llama_like(post_norms=True)

@@ -26,6 +26,7 @@ __all__ = ["LogAlpha", "Search"]
 
 LogAlpha = dict[Kind, Float[Tensor, "layer unit"]]
 
+BETAS = (0.9, 0.98)  # of Adam: prices change within tens of steps, and so do the gradients' sizes
 MARGIN = 0.6  # of the budget, for the prompts that the gates are fitted to: unseen ones come out above them
 
 
@@ -120,7 +121,9 @@ class Search:
         if plan.penalties:
             target, weight = torch.stack([each * p[kind].mean() for kind, each in plan.penalties.items()]).sum(), 1.0
         else:
-            target, weight = (price * cost, 1.0) if plan.size is not None else (cost, price)
+            # the two weights sum to 1: Adam would answer a price that falls by smaller steps
+            weight = (1.0 if plan.size is not None else price) / (1 + price)
+            target = (1 - weight) * cost
         self.optimiser.zero_grad()
         target.backward()
         kl = self._add_slopes(step, rows, weight)
@@ -201,7 +204,7 @@ class Search:
 
     def _optimiser(self) -> torch.optim.Adam:
         """Adam with its moments as they were kept."""
-        optimiser = torch.optim.Adam(self.log_alpha.values(), lr=self.plan.lr)
+        optimiser = torch.optim.Adam(self.log_alpha.values(), lr=self.plan.lr, betas=BETAS)
         for kind, value in self.log_alpha.items():
             if f"{kind}.exp_avg" in self.checkpoint.tensors:
                 names = ("step", "exp_avg", "exp_avg_sq")

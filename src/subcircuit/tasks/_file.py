@@ -15,15 +15,13 @@ from typing import Annotated
 from transformers import PreTrainedTokenizerBase
 
 from subcircuit.errors import DataError, UsageError
-from subcircuit.tasks import _records
+from subcircuit.tasks import PROMPT_FILES, _records
 from subcircuit.tasks._base import SPLITS, Pairs, Row, Split
 from subcircuit.tasks._doctor import examine
 from subcircuit.tasks._pairs import to_pairs
 from subcircuit.tasks._report import Finding, Report
 
-__all__ = ["SUFFIXES", "FileTask"]
-
-SUFFIXES = (".jsonl", ".csv")
+__all__ = ["FileTask"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ class FileTask:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))  # a Path is welcome; a circuit's origin keeps text
-        if Path(self.path).suffix not in SUFFIXES:
+        if Path(self.path).suffix not in PROMPT_FILES:
             raise UsageError(f"{self.path} is neither a .jsonl nor a .csv file", "name it after what it holds")
         if not Path(self.path).is_file():
             raise UsageError(f"there is no file {self.path}", "check the path of the prompts file")

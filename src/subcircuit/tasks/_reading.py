@@ -68,10 +68,14 @@ class Reading:
         return position % len(ids)
 
     def context(self, text: str, at: int) -> str:
-        """The prompt up to and with token `at`."""
+        """The prompt up to and with token `at`. Raises NotAPosition."""
         if self.masked(text) or at == len(self.ids(text)) - len(self.suffix) - 1:
             return text
-        return text[: self._offsets(text)[at][1]]
+        end = self._offsets(text)[at][1]
+        if end == 0:  # where a special token that is not in the text is said to be
+            where = "before any" if at < len(self.prefix) else "after the"
+            raise NotAPosition(f"position {at} is a special token, {where} text")
+        return text[:end]
 
     def follow(self, context: str, answer: str) -> Ids | None:
         """The tokens that `answer` adds after `context`; None where it changes the tokens of the context itself."""
@@ -111,7 +115,10 @@ class Reading:
         if start < 0:
             raise NotAPosition(f"the clean prompt has no {part!r} to be judged at")
         end = start + len(part)
-        return max(i for i, (low, high) in enumerate(self._offsets(text)) if low < min(end, high))
+        tokens = [i for i, (low, high) in enumerate(self._offsets(text)) if low < min(end, high)]
+        if not tokens:
+            raise NotAPosition(f"{part!r} is no part of a token")
+        return max(tokens)
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
         if not self.tokenizer.is_fast:

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["NEEDED", "read"]
 
 NEEDED = ("clean", "corrupt", "answers", "wrong_answers")
 OPTIONAL = ("split", "position")
+INDEX = re.compile("-?[0-9]{1,9}")  # a position that is no substring of the prompt
 SURPLUS = ""  # where the CSV reader puts cells that have no header
 
 
@@ -59,6 +61,8 @@ def _json(line: bytes) -> Record | _Fault:
     except json.JSONDecodeError as error:
         cause = f"malformed JSON at character {error.pos + 1}: {error.msg}"
         return _Fault("json", cause, "write one JSON object on one line")
+    except ValueError:  # all else that Python refuses
+        return _Fault("json", "a number of too many digits", "write one JSON object of texts on one line")
     if not isinstance(record, dict):
         return _Fault(
             "json", f"a JSON {type(record).__name__}, not an object", f"write {{...}} with {', '.join(NEEDED)}"
@@ -83,7 +87,7 @@ def _cells(record: Record) -> Record:
         if name in cells:
             cells[name] = cells[name].split("|")
     position = cells.get("position", "")
-    return cells | {"position": int(position)} if position.lstrip("-").isdecimal() else cells
+    return cells | {"position": int(position)} if INDEX.fullmatch(position) else cells
 
 
 def _row(record: Record, source: str) -> Row:

@@ -7,8 +7,9 @@ from typing import Any
 
 from subcircuit import plugins
 from subcircuit.errors import UsageError
+from subcircuit.tasks import PROMPT_FILES
 from subcircuit.tasks._base import Task
-from subcircuit.tasks._file import SUFFIXES, FileTask
+from subcircuit.tasks._file import FileTask
 
 __all__ = ["task"]
 
@@ -18,7 +19,7 @@ def task(name: str | Path, **options: Any) -> Task:
 
     Raises UnknownName for a name that is neither, UsageError for an option that the task does not have.
     """
-    if Path(name).suffix in SUFFIXES:
+    if Path(name).suffix in PROMPT_FILES:
         _check(str(name), FileTask, {"path": name, **options})
         return FileTask(str(name), **options)
     kind = plugins.load("tasks", str(name))
