@@ -134,25 +134,29 @@ def test_a_run_that_was_to_be_replaced_is_whole_when_the_search_cannot_begin(
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
+def search_that_raises(error: BaseException, run: Path, folder: Path) -> None:
+    """Go as far as a first line of `run.yaml`, that of another run, and no further."""
+    begun = RunFolder(run).read()
+    assert begun is not None
+    with _recorded(begun.model_copy(update={"status": "running"}), RunFolder(folder), 0.0, anew=True):
+        assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == ["run.yaml"]
+        assert record(folder)["status"] == "running"
+        raise error
+
+
 def test_an_error_of_any_kind_is_recorded(found: Path, tmp_path: Path) -> None:
-    run = RunFolder(found).read()
-    assert run is not None
-    with pytest.raises(ZeroDivisionError), _recorded(run, RunFolder(tmp_path), 0.0, anew=True):
-        assert record(tmp_path)["status"] == "finished"  # as it was given
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        search_that_raises(ZeroDivisionError(), found, tmp_path)
     assert record(tmp_path)["status"] == "failed"
 
 
 def test_a_stop_before_the_first_step_of_a_replacement_brings_the_earlier_run_back(found: Path, tmp_path: Path) -> None:
-    folder = RunFolder(shutil.copytree(found, tmp_path / "run"))
-    run = folder.read()
-    assert run is not None
-    with pytest.raises(Interrupted) as stopped, _recorded(run, folder, 0.0, anew=True):
-        assert not (folder.path / "circuit.json").exists()
-        raise KeyboardInterrupt
+    run = shutil.copytree(found, tmp_path / "run")
+    with pytest.raises(Interrupted) as stopped:
+        search_that_raises(KeyboardInterrupt(), found, run)
     assert stopped.value.cure == "the earlier run is as it was: start again as before"
-    assert content(folder.path) == content(found)
-    assert record(folder.path)["status"] == "finished"
+    assert content(run) == content(found)
+    assert record(run)["status"] == "finished"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -158,9 +158,10 @@ def test_a_kill_while_files_move_loses_nothing(
     def until(step: Callable[[], object]) -> None:
         nonlocal left
         left = moved
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(os, "replace", killed)
-            step()
+            with pytest.raises(KeyboardInterrupt):
+                step()
 
     until(folder.set_aside)
     folder.set_aside()
