@@ -13,8 +13,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test test-all check bench clean
 
 demo: $(READY)
-	$(BIN)/subcircuit find node-pruning --model smollm2-135m --task ioi --out $(DEMO) --overwrite
-	$(BIN)/subcircuit score $(DEMO) --pairs 100
+	$(BIN)/subcircuit find node-pruning --model smollm2-135m --task ioi --out $(DEMO) --overwrite --steps 120
+	$(BIN)/subcircuit score $(DEMO) --pairs 64
 	$(BIN)/subcircuit show $(DEMO)
 
 test: $(READY)

@@ -65,13 +65,17 @@ class Screen:
 
 
 class _ToConsole(logging.Handler):
-    """Log records as lines above a progress bar."""
+    """Log records as lines above a progress bar, each of them once."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self.console = console
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() in self.said:
+            return
+        self.said.add(record.getMessage())
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
         self.console.print(escape(record.getMessage()), style=style, soft_wrap=True)
 
