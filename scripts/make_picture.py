@@ -28,7 +28,7 @@ def draw(circuit: dict[str, Any], evidence: dict[str, Any] | None) -> str:
             y = TOP + head * (CELL + GAP)
             name = f"{layer}.head.{head}" + (" (kept)" if (layer, head) in kept else "")
             parts.append(_rect(x, y, CELL, colour, name))
-        tall = 60 * (neurons[layer] / max(neurons.values())) ** 0.5  # areas compare, and small layers stay visible
+        tall = 60 * (neurons[layer] / max(neurons.values())) ** 0.5  # square root: small layers stay visible
         colour = NEURON if neurons[layer] else FAINT
         parts.append(_rect(x, floor - tall, max(tall, 1.0), colour, f"layer {layer}: {neurons[layer]} neurons"))
         if neurons[layer]:
@@ -58,7 +58,7 @@ def _title(circuit: dict[str, Any]) -> str:
 
 def _subtitle(circuit: dict[str, Any], evidence: dict[str, Any] | None) -> str:
     sizes = circuit["sizes"]
-    words = [f"{sizes[k]['kept']}/{sizes[k]['total']} {k}s" for k in ("block", "head", "channel", "neuron")]
+    words = [f"{sizes[k]['kept']}/{sizes[k]['total']} {k}s" for k in ("block", "head", "neuron")]
     if evidence:
         scores = evidence["circuit"]
         words.append(f"KL {scores['kl']['mean']:.2f}, accuracy {scores['accuracy']['mean']:.2f} on unseen prompts")
