@@ -113,10 +113,10 @@ def memory_ratios(batch: int) -> dict[str, Any]:
     return {"batch": batch, "bytes": found, "ratio": ratio, "ratio_without_weights": added}
 
 
-def curve(name: str, pairs: int, controls: int) -> list[dict[str, Any]]:
+def curve(name: str, budgets: str, pairs: int, controls: int) -> list[dict[str, Any]]:
     """The nested family of one task and the evidence of each of its circuits on the test split."""
     subject, study = load(MODEL), task(name)
-    method = NodePruning(budgets=BUDGETS)
+    method = NodePruning(budgets=budgets)
     start = perf_counter()
     circuits = method.family(subject, study, progress=_say)
     seconds = perf_counter() - start
@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=("plain", "cached", "recomputed"))
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--budgets", default=BUDGETS, help="KL budgets of the family, in nats")
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--controls", type=int, default=20)
     args = parser.parse_args()
@@ -149,7 +150,7 @@ def main() -> None:
         print(write("node_pruning", {"step": step}), json.dumps(step, indent=1))
     if args.part in ("all", "curves"):
         for name in args.task or TASKS:
-            print(write("node_pruning", {f"curve {name}": curve(name, args.pairs, args.controls)}))
+            print(write("node_pruning", {f"curve {name}": curve(name, args.budgets, args.pairs, args.controls)}))
 
 
 def _peak() -> int:
