@@ -21,12 +21,13 @@ from typing import Any
 from _record import write
 
 from subcircuit import NodePruning, evidence, load, task
+from subcircuit.methods._node_study import NodeStudy
 from subcircuit.methods._search import Search
 from subcircuit.progress import silent
 
 MODEL = "smollm2-135m"
 TASKS = ("ioi", "greater-than", "gendered-pronoun", "docstring")
-BUDGETS = "0.1,0.3"
+BUDGETS = "0.1,0.3,1"
 
 
 class Bench:
@@ -53,10 +54,10 @@ class Bench:
     def step(self, cache_gb: float) -> tuple[Callable[[], object], int]:
         """One optimisation step of node pruning, and the bytes of its cache."""
         method = replace(self.method, cache_gb=cache_gb)
-        study = method.study(self.subject, task("ioi"), self.pairs)
-        search = Search(method.plan(), study, {}, None, silent)
+        study = NodeStudy("node-pruning", method, self.subject, task("ioi"), self.pairs)
+        search = Search(method.plan(), study, silent)
         count = iter(range(10**9))
-        return lambda: search.step(next(count)), study.reference.cached
+        return lambda: search.step(next(count)), study.corrupted.cached
 
 
 def time_ratios(batch: int, rounds: int) -> dict[str, Any]:

@@ -10,19 +10,29 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from subcircuit.cli._benched import Benched
+from subcircuit.cli._exchanged import Brought, Exported, Pushed, SubmissionChecked
 from subcircuit.cli._outputs import Checked, Failure, Found, Listing, Shown
 from subcircuit.cli._scored import Scored
-from subcircuit.evaluation import Evidence
+from subcircuit.evaluation import Evidence, FullEvidence
+from subcircuit.evaluation.comparison import Comparison
 from subcircuit.records import CircuitFile
 from subcircuit.runs import Run
 
 FOLDER = Path(__file__).parent.parent / "src" / "subcircuit" / "schemas"
-FILES: dict[str, type[BaseModel]] = {"circuit": CircuitFile, "evidence": Evidence, "run": Run}
+FILES: dict[str, type[BaseModel]] = {"circuit": CircuitFile, "evidence": Evidence, "full": FullEvidence, "run": Run}
 OUTPUTS: dict[str, type[BaseModel]] = {
+    "bench": Benched,
     "check": Checked,
+    "check-mib": SubmissionChecked,
+    "compare": Comparison,
     "error": Failure,
+    "export": Exported,
     "find": Found,
+    "import": Brought,
     "list": Listing,
+    "pull": Brought,
+    "push": Pushed,
     "score": Scored,
     "show": Shown,
 }

@@ -1,4 +1,4 @@
-"""Write the README's results from `benchmarks/results/node_pruning.json`.
+"""Write the README's results from `node_pruning.json` and `baselines.json` of `benchmarks/results`.
 
 python scripts/make_tables.py            rewrite the section between the markers
 python scripts/make_tables.py --check    fail when it is not what the results say
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks/results"
 BEGIN, END = "<!-- results: made by scripts/make_tables.py -->", "<!-- end of results -->"
 
 
@@ -47,7 +48,7 @@ def _row(name: str, point: dict[str, Any]) -> str:
     cells = [
         name,
         *share,
-        f"**{kl['mean']:.2f}** [{kl['low']:.2f}, {kl['high']:.2f}]",
+        _interval(kl, bold=True),
         *(f"{value:.2f}" for value in rivals),
         f"{faithful['mean']:.2f}" if faithful else "undefined",
         f"{circuit['accuracy']['mean']:.2f} ({point['full']['accuracy']['mean']:.2f})",
@@ -67,19 +68,89 @@ def _step(step: dict[str, Any]) -> list[str]:
     ]
 
 
+def baselines(results: dict[str, Any]) -> str:
+    """Methods side by side, as far as they have been measured."""
+    points = {name: point for name, point in results.items() if "origin" in point}
+    tasks = list(dict.fromkeys(map(_task, points)))
+    points = {name: points[name] for name in sorted(points, key=lambda name: tasks.index(_task(name)))}
+    first = next(iter(points.values()))
+    budget = first["origin"]["settings"]["kl"]
+    lines = [
+        f"Methods side by side: the smallest circuit that each finds within a KL of {budget:g} nats on validation",
+        f"prompts, scored on the same {first['pairs']} test prompt pairs. *Weights*: the share of the layers' weights",
+        "that belongs to what is kept; of a circuit of edges, to the nodes that they join. *Heads in common*: the",
+        "Jaccard index with node pruning's heads, its 95% interval over heads, and its mean for random sets of the",
+        "same sizes. *Rho*: the rank correlation of all heads, effects by their magnitudes.",
+        "",
+        "| task | method | kept | weights | KL | exact match | accuracy (full) | heads in common | rho | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(_method(name, point, results) for name, point in points.items()),
+        "",
+        "Measured by `python benchmarks/baselines.py`; all figures in "
+        "[`benchmarks/results/baselines.json`](benchmarks/results/baselines.json).",
+    ]
+    return "\n".join(lines)
+
+
+def _task(name: str) -> str:
+    """Of a result that is named "ioi random"."""
+    return name.partition(" ")[0]
+
+
+def _method(name: str, point: dict[str, Any], results: dict[str, Any]) -> str:
+    task, method = name.split(" ")
+    circuit, sizes = point["circuit"], point["sizes"]
+    kinds = [kind for kind in ("edge", "head", "channel", "neuron") if kind in sizes]
+    cells = [
+        task,
+        method,
+        ", ".join(f"{sizes[kind]['kept'] / sizes[kind]['total']:.1%} {kind}s" for kind in kinds),
+        f"{point['weights']:.1%}",
+        _interval(circuit["kl"], bold=True),
+        f"{circuit['exact_match']['mean']:.2f}",
+        f"{circuit['accuracy']['mean']:.2f} ({point['full']['accuracy']['mean']:.2f})",
+        *_in_common(method, results.get(f"{task} together", {"together": []})["together"]),
+        f"{point['seconds']:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _in_common(method: str, pairs: list[dict[str, Any]]) -> tuple[str, str]:
+    """With node pruning; nothing for node pruning itself."""
+    found = [pair["kinds"]["head"] for pair in pairs if (pair["first"], pair["second"]) == ("node-pruning", method)]
+    if not found:
+        return "", ""
+    (heads,) = found
+    rho = heads["spearman_magnitude"]
+    alike = f"{_interval(heads['jaccard'])} ({heads['by_chance']:.2f})" if heads["jaccard"] else "no heads"
+    return alike, "undefined" if rho is None else f"{rho:.2f}"
+
+
+def _interval(estimate: dict[str, float], *, bold: bool = False) -> str:
+    stars = "**" if bold else ""
+    return f"{stars}{estimate['mean']:.2f}{stars} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+
+
+def made(results: Path = RESULTS) -> str:
+    """All that stands between the markers; methods side by side once they have been measured."""
+    parts = [section(json.loads((results / "node_pruning.json").read_text()))]
+    if (results / "baselines.json").is_file():
+        parts.append(baselines(json.loads((results / "baselines.json").read_text())))
+    return "\n\n".join(parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     readme = ROOT / "README.md"
-    results = json.loads((ROOT / "benchmarks/results/node_pruning.json").read_text())
     text = readme.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     tail = rest.split(END)[1]
-    made = f"{head}{BEGIN}\n\n{section(results)}\n\n{END}{tail}"
-    if args.check and made != text:
+    now = f"{head}{BEGIN}\n\n{made()}\n\n{END}{tail}"
+    if args.check and now != text:
         raise SystemExit("README.md does not match the benchmark results: run python scripts/make_tables.py")
-    readme.write_text(made, encoding="utf-8")
+    readme.write_text(now, encoding="utf-8")
 
 
 if __name__ == "__main__":

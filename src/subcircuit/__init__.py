@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from subcircuit.circuit import Circuit
-    from subcircuit.evaluation import Evidence, evidence
+    from subcircuit.evaluation import Evidence, FullEvidence, evidence, full_evidence
     from subcircuit.loading import load
+    from subcircuit.methods.activation_patching import ActivationPatching
+    from subcircuit.methods.attribution_patching import AttributionPatching
+    from subcircuit.methods.edge_attribution import EdgeAttribution
+    from subcircuit.methods.edge_pruning import EdgePruning
+    from subcircuit.methods.greedy_removal import GreedyRemoval
     from subcircuit.methods.node_pruning import NodePruning
     from subcircuit.sites import Kind, Node, Site
     from subcircuit.subject import Subject
@@ -18,8 +23,14 @@ if TYPE_CHECKING:
     from subcircuit.tasks._resolve import task
 
 __all__ = [
+    "ActivationPatching",
+    "AttributionPatching",
     "Circuit",
+    "EdgeAttribution",
+    "EdgePruning",
     "Evidence",
+    "FullEvidence",
+    "GreedyRemoval",
     "Kind",
     "Node",
     "NodePruning",
@@ -27,6 +38,7 @@ __all__ = [
     "Site",
     "Subject",
     "evidence",
+    "full_evidence",
     "load",
     "task",
 ]
@@ -34,8 +46,14 @@ __all__ = [
 __version__ = version("subcircuit")
 
 HOMES = {
+    "ActivationPatching": "methods.activation_patching",
+    "AttributionPatching": "methods.attribution_patching",
     "Circuit": "circuit",
+    "EdgeAttribution": "methods.edge_attribution",
+    "EdgePruning": "methods.edge_pruning",
     "Evidence": "evaluation",
+    "FullEvidence": "evaluation",
+    "GreedyRemoval": "methods.greedy_removal",
     "Kind": "sites",
     "Node": "sites",
     "NodePruning": "methods.node_pruning",
@@ -43,6 +61,7 @@ HOMES = {
     "Site": "sites",
     "Subject": "subject",
     "evidence": "evaluation",
+    "full_evidence": "evaluation",
     "load": "loading",
     "task": "tasks._resolve",
 }

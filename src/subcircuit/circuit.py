@@ -6,7 +6,7 @@ On disk it is two files: `circuit.json` (origin, sizes, the kept nodes by name) 
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,36 +15,44 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from subcircuit.edge_tables import Edges
 from subcircuit.errors import DataError, UsageError
 from subcircuit.layout import spread
-from subcircuit.records import CircuitFile, Origin, Size
+from subcircuit.records import CircuitFile, Origin, Size, WiringFile
+from subcircuit.sharing import Shared
 from subcircuit.sites import PARENT, Kind, Node, Site
+from subcircuit.wiring import Wiring
 
-__all__ = ["Circuit", "CircuitFile", "Kept", "Origin", "Size", "matched", "sizes", "tidy"]
+__all__ = ["EDGE", "Circuit", "CircuitFile", "Kept", "Origin", "Size", "matched", "sizes", "tidy"]
 
 Kept = Mapping[Site, Bool[Tensor, " unit"]]
+EDGE = "edge"  # the name of edges among kinds
 
 
 @dataclass(frozen=True)
-class Circuit:
+class Circuit(Shared):
     """The result of every method.
 
     `scores`: higher = more needed, comparable within a kind. `kept`: the circuit itself; parents without children and
-    children without parents are closed.
+    children without parents are closed. `edges`: of methods that choose edges; then `kept` are the nodes they join.
     """
 
     scores: Mapping[Site, Float[Tensor, " unit"]]
     kept: Kept
     origin: Origin
+    edges: Edges | None = None
 
     def __repr__(self) -> str:
         kept = ", ".join(f"{size.kept}/{size.total} {kind}" for kind, size in self.sizes.items())
         return f"Circuit({self.origin.method} on {self.origin.task}, {self.origin.model}: {kept})"
 
     @property
-    def sizes(self) -> dict[Kind, Size]:
-        """Nodes kept per granularity."""
-        return sizes(self.kept)
+    def sizes(self) -> dict[str, Size]:
+        """Nodes kept per granularity, and edges where the circuit has them."""
+        found: dict[str, Size] = dict(sizes(self.kept).items())
+        if self.edges is not None:
+            found[EDGE] = Size(kept=int(self.edges.kept.sum()), total=int(self.edges.wiring.allowed.sum()))
+        return found
 
     def nodes(self, kind: Kind) -> list[Node]:
         """The kept nodes of a kind, layer by layer."""
@@ -54,6 +62,10 @@ class Circuit:
     def mask(self) -> dict[Site, Float[Tensor, " unit"]]:
         """The hard mask to run: 1 where a node is kept."""
         return {site: kept.float() for site, kept in self.kept.items()}
+
+    def with_origin(self, origin: Origin) -> "Circuit":
+        """The same circuit with another origin."""
+        return replace(self, origin=origin)
 
     def save(self, folder: str | Path) -> None:
         """Write `circuit.json` and `scores.safetensors`; each appears whole or not at all."""
@@ -66,8 +78,13 @@ class Circuit:
             units={kind: next(len(v) for site, v in self.kept.items() if site.kind is kind) for kind in kinds},
             sizes={str(kind): size for kind, size in self.sizes.items()},
             nodes={kind: [str(node) for node in self.nodes(kind)] for kind in kinds},
+            wiring=WiringFile(**asdict(self.edges.wiring)) if self.edges else None,
+            edges=list(self.edges.names()) if self.edges else None,
         )
-        scores = {str(site): score.detach().float().cpu().contiguous() for site, score in self.scores.items()}
+        scores: dict[str, Tensor] = {str(site): score for site, score in self.scores.items()}
+        if self.edges is not None:
+            scores[EDGE] = self.edges.scores
+        scores = {name: score.detach().float().cpu().contiguous() for name, score in scores.items()}
         save_file(scores, partial := folder / "scores.safetensors.part")
         os.replace(partial, folder / "scores.safetensors")
         (partial := folder / "circuit.json.part").write_text(file.model_dump_json(indent=1), encoding="utf-8")
@@ -82,14 +99,16 @@ class Circuit:
         if not path.exists():
             raise DataError(f"{path} is missing", "find the circuit again, or copy the whole run folder")
         try:
-            scores = {Site.parse(name): score for name, score in load_file(path).items()}
+            tensors = load_file(path)
+            by_edge = tensors.pop(EDGE, None)
+            scores = {Site.parse(name): score for name, score in tensors.items()}
         except (SafetensorError, UsageError) as error:
             raise DataError(f"{path} holds no scores: {error}", "find the circuit again") from error
         try:
-            kept = _kept(file)
+            kept, edges = _kept(file), _edges(file, by_edge)
         except UsageError as error:
             raise DataError(f"{folder / 'circuit.json'}: {error.message}", "find the circuit again") from error
-        return cls(scores, kept, file.origin)
+        return cls(scores, kept, file.origin, edges)
 
 
 def sizes(kept: Kept) -> dict[Kind, Size]:
@@ -167,6 +186,21 @@ def _kept(file: CircuitFile) -> dict[Site, Bool[Tensor, " unit"]]:
             raise UsageError(f"node {node} is outside the circuit's own sizes")
         kept[node.site][node.unit] = True
     return kept
+
+
+def _edges(file: CircuitFile, scores: Tensor | None) -> Edges | None:
+    """The file's edges. Raises UsageError for a name that is none."""
+    if file.edges is None or file.wiring is None:
+        return None
+    wiring = Wiring(**file.wiring.model_dump())
+    kept = torch.zeros_like(wiring.allowed)
+    for name in file.edges:
+        kept[wiring.parse(name)] = True
+    if scores is None or scores.shape != kept.shape:
+        raise UsageError(
+            f"its edges have no scores: a table of {len(wiring.readers)} by {len(wiring.writers)} is expected"
+        )
+    return Edges(wiring, scores, kept)
 
 
 def _ancestors(kind: Kind) -> Iterator[Kind]:

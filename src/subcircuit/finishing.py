@@ -12,13 +12,13 @@ from torch import Tensor
 from subcircuit import metrics
 from subcircuit.batching import batched
 from subcircuit.circuit import Kept, tidy
-from subcircuit.intervention import Reference, effective, masked_logits, masking
+from subcircuit.intervention import ACTING, Reference, effective, masked_logits, masking
 from subcircuit.progress import Progress
 from subcircuit.sites import CHILDREN, Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs
 
-__all__ = ["Validation", "calibrate", "polish"]
+__all__ = ["Validation", "calibrate", "reduced", "reopened", "reranked", "within"]
 
 COARSE = (Kind.ATTN, Kind.MLP, Kind.HEAD)
 Truth = dict[Site, Bool[Tensor, " unit"]]
@@ -83,26 +83,82 @@ def calibrate(
     return best
 
 
-def polish(kept: Truth, allowed: Kept, validation: Validation, budget: float, *, tries: int, tell: Progress) -> Truth:
-    """Reopen heads that lower KL, then close the branches and heads that the budget does not need.
+def reranked(
+    scores: Mapping[Site, Float[Tensor, " unit"]], slopes: Mapping[Site, Float[Tensor, " unit"]], limit: float
+) -> dict[Site, Float[Tensor, " unit"]]:
+    """Scores in which units that lie together at the lower limit are told apart, over the unit of score above it.
 
-    Candidates come in the order of their first-order effect; each change is tried on the validation prompts and kept
-    only if it helps (reopening) or still fits the budget (closing). At most `tries` trials, a third of them reopenings.
+    What comes first is what promises to lower KL most when it opens, to first order (`slopes`, where masks act); a
+    coarse unit promises what the best unit inside it does.
     """
-    if not tries:
-        return kept
+    promises: dict[Site, Tensor] = {}
+    for kind in {site.kind for site in slopes}:
+        sites = [site for site in slopes if site.kind is kind]
+        order = torch.cat([slopes[site] for site in sites]).argsort(descending=True).argsort()
+        quantiles = order.float() / len(order)
+        promises |= dict(zip(sites, quantiles.split([len(slopes[site]) for site in sites]), strict=True))
+    found = {}
+    for site, score in scores.items():
+        inside = [promises[each] for each in promises if each.layer == site.layer and site.kind in ACTING[each.kind]]
+        best = torch.stack([part.view(len(score), -1).amax(1) for part in inside]).amax(0)
+        bottom = (score - (-limit)).abs() < 1e-3
+        found[site] = torch.where(bottom, score + best, score)
+    return found
+
+
+def within(
+    budget: float,
+    scores: Mapping[Site, Float[Tensor, " unit"]],
+    allowed: Kept,
+    validation: Validation,
+    *,
+    limit: float,
+    tries: int,
+    tell: Progress,
+) -> Truth:
+    """The smallest circuit of these scores that the budget for KL allows.
+
+    A threshold; then heads that lower KL most are reopened and what that gains is spent on a higher threshold; then
+    branches and heads that the budget does not need are closed. A third of the `tries` are reopenings.
+    """
+
+    def fits(kept: Truth) -> bool:
+        return validation.kl(kept) <= budget
+
+    begun = tidy({site: score > 0 for site, score in scores.items()})
+    order = reranked(scores, validation.slopes(begun), limit)
+    kept = calibrate(order, fits, limit=limit)
+    better = reopened(kept, allowed, validation, tries=tries // 3, tell=tell)
+    new = {site: truth & ~kept[site] for site, truth in better.items()}
+    if any(truth.any() for truth in new.values()):
+        kept = calibrate(
+            {site: score.masked_fill(new[site], limit) for site, score in order.items()}, fits, limit=limit
+        )
+    return reduced(kept, allowed, validation, budget, tries=tries - tries // 3, tell=tell)
+
+
+def reopened(kept: Truth, allowed: Kept, validation: Validation, *, tries: int, tell: Progress) -> Truth:
+    """The circuit with closed heads opened where that lowers KL, those of the best first-order effect tried first."""
     best = validation.kl(kept)
     ranked = _ranked(kept, allowed, validation)
-    reopenings = [change for change in ranked if change[0] and change[1].kind is Kind.HEAD]
-    closings = [change for change in ranked if not change[0]]
-    trials = reopenings[: tries // 3]
-    trials += closings[: tries - len(trials)]
+    trials = [change for change in ranked if change[0] and change[1].kind is Kind.HEAD][:tries]
     for done, change in enumerate(trials):
         changed = _changed(kept, allowed, change)
         kl = validation.kl(changed)
-        if kl < 0.95 * best if change[0] else kl <= budget:
+        if kl < 0.95 * best:
             kept, best = changed, kl
-        tell("polish", done + 1, len(trials), kl=best)
+        tell("reopening", done + 1, len(trials), kl=best)
+    return kept
+
+
+def reduced(kept: Truth, allowed: Kept, validation: Validation, budget: float, *, tries: int, tell: Progress) -> Truth:
+    """The circuit without the branches and heads that the budget does not need, the least effect tried first."""
+    trials = [change for change in _ranked(kept, allowed, validation) if not change[0]][:tries]
+    for done, change in enumerate(trials):
+        changed = _changed(kept, allowed, change)
+        kl = validation.kl(changed)
+        kept = changed if kl <= budget else kept
+        tell("closing", done + 1, len(trials), kl=kl)
     return kept
 
 

@@ -69,13 +69,15 @@ class HardConcrete:
 class Dual:
     """The price of a broken budget: rises while the constrained quantity is above it, falls while below.
 
-    `log price += rate * (average / budget - 1)`, the average an exponential moving one, the step at most `rate`.
+    With `excess = average / budget - 1`, at most 1, the average an exponential moving one: `log base += rate * excess`,
+    and `price = base * exp(gain * excess)`. The second answers at once, so that the first does not swing.
     """
 
     budget: float
-    price: float = 1.0
+    base: float = 1.0
     rate: float = 0.1
-    memory: float = 0.8  # weight of the past in the moving average
+    gain: float = 1.0
+    memory: float = 0.7  # weight of the past in the moving average
     average: float | None = None
     low: float = 1e-4
     high: float = 1e4
@@ -84,6 +86,14 @@ class Dual:
         """Take one observation and return the new price."""
         old = value if self.average is None else self.average
         self.average = self.memory * old + (1 - self.memory) * value
-        excess = max(-1.0, min(1.0, self.average / self.budget - 1))
-        self.price = min(self.high, max(self.low, self.price * math.exp(self.rate * excess)))
+        self.base = min(self.high, max(self.low, self.base * math.exp(self.rate * self._excess)))
         return self.price
+
+    @property
+    def price(self) -> float:
+        """What breaking the budget costs now."""
+        return self.base * math.exp(self.gain * self._excess)
+
+    @property
+    def _excess(self) -> float:
+        return 0.0 if self.average is None else max(-1.0, min(1.0, self.average / self.budget - 1))

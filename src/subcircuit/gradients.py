@@ -21,7 +21,7 @@ from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs
 
-__all__ = ["Objective", "attribution", "coarsen"]
+__all__ = ["Objective", "attribution", "benefit", "coarsen"]
 
 Objective = Literal["logit-difference", "kl"]
 
@@ -60,8 +60,8 @@ def attribution(
             gates = {site: torch.full_like(score, point).requires_grad_() for site, score in total.items()}
             with masking(subject, gates, reference(rows)):
                 logits = subject.logits(batch.clean)
-            benefit = _benefit(objective, full, logits, batch).sum()
-            for site, slope in zip(gates, torch.autograd.grad(benefit, list(gates.values())), strict=True):
+            gained = benefit(objective, full, logits, batch).sum()
+            for site, slope in zip(gates, torch.autograd.grad(gained, list(gates.values())), strict=True):
                 found[site] += slope
             on_step(len(rows))
         for site, share in found.items():  # only now, for memory may have run out at any point
@@ -97,7 +97,8 @@ def coarsen(
     return {site: score for site, score in sums.items() if site.kind in kinds}
 
 
-def _benefit(objective: Objective, full: Tensor, logits: Tensor, pairs: Pairs) -> Float[Tensor, " pair"]:
+def benefit(objective: Objective, full: Tensor, logits: Tensor, pairs: Pairs) -> Float[Tensor, " pair"]:
+    """The objective pair by pair; higher = nearer to what the full model does."""
     if objective == "kl":
         return -metrics.kl(full, logits)
     return metrics.logit_difference(logits, pairs.right, pairs.wrong)

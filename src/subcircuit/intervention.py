@@ -6,7 +6,7 @@ branch's own norm, closing every channel of a head, branch or block is the same 
 closed block still hands on the residual stream that entered it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from operator import mul
@@ -22,10 +22,12 @@ from subcircuit.layout import spread
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Edit, Prompts, Subject
 
-__all__ = ["ACTING", "Fill", "Mask", "Reference", "acting", "effective", "masked_logits", "masking"]
+__all__ = ["ACTING", "Fill", "Filling", "Mask", "Reference", "acting", "effective", "masked_logits", "masking"]
 
 Fill = Literal["corrupt", "mean", "zero", "resample"]
-Mask = Mapping[Site, Float[Tensor, "*batch unit"]]  # 1 = the node's own value, 0 = its reference's
+Filling = Callable[[Tensor], dict[Site, Tensor]]  # rows -> fresh values at the sites where masks act
+# 1 = the node's own value, 0 = its reference's; for all prompts, for each of them, or for each position of each
+Mask = Mapping[Site, Float[Tensor, "*batch unit"]]
 
 # Where gates act, in the order of computation, and the gates whose product acts there. What closes a whole branch acts
 # on its inner units, so MLP_OUT and the projections carry only what concerns them alone.
@@ -73,7 +75,7 @@ def masking(subject: Subject, mask: Mask, reference: dict[Site, Tensor]) -> Iter
 
 @torch.no_grad()
 def masked_logits(
-    subject: Subject, prompts: Prompts, mask: Mask, reference: "Reference", *, batch_size: int = 32
+    subject: Subject, prompts: Prompts, mask: Mask, reference: Filling, *, batch_size: int = 32
 ) -> Float[Tensor, "prompt vocab"]:
     """The judged logits of all prompts under one mask."""
     found: dict[int, Tensor] = {}
@@ -198,7 +200,8 @@ class _Mix(torch.autograd.Function):
 def _mixer(reference: dict[Site, Tensor], site: Site, gate: Tensor) -> Edit:
     def edit(act: Tensor) -> Tensor:
         value = reference.pop(site).to(act.device, act.dtype)
-        mask = gate.to(act.device)[..., None, :, None]  # over positions and channels
+        mask = gate.to(act.device)[..., None]  # over channels, and over positions where it names none
+        mask = mask if mask.dim() == 4 else mask[..., None, :, :]
         mixed: Tensor = _Mix.apply(act, value, mask if mask.dim() == 4 else mask[None])  # type: ignore[no-untyped-call]
         return mixed
 

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
+import torch
 from einops import rearrange
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from subcircuit.errors import UnsupportedModel, UsageError
+from subcircuit.errors import UnknownName, UnsupportedModel, UsageError
 from subcircuit.families._base import Family, Tap, find_family
-from subcircuit.sites import ONE_UNIT, Kind
+from subcircuit.sites import ONE_UNIT, Kind, Site
 
 __all__ = ["Edit", "Layout", "spread"]
 
@@ -29,13 +30,48 @@ class Layout:
         self.family: Family = find_family(str(model.config.model_type))
         self.config = model.config
         self.name = f"this {model.config.model_type} model"
-        self.layers = self._submodule(model.base_model, self.family.layers)
+        self._base = model.base_model
+        self.layers = self._submodule(self._base, self.family.layers)
         self._check_modules()
         self._check_heads()
 
     def module(self, layer: int, path: str) -> nn.Module:
         """A module of a layer by its path in the family's words."""
         return self._submodule(self.layers[layer], path)
+
+    def tap(self, site: Site) -> tuple[nn.Module, Tap]:
+        """Where a site passes. The stream that leaves the last layer is read by the final norm.
+
+        Raises UnknownName for a layer that is not, UnsupportedModel for a kind that the family has no tap for.
+        """
+        end = len(self.layers)
+        if site == Site(end, Kind.RESID) and self.family.final:
+            return self._submodule(self._base, self.family.final), Tap("", "in", "c")
+        if not 0 <= site.layer < end:
+            raise UnknownName("layer", str(site.layer), [str(layer) for layer in range(end)])
+        if site.kind not in self.family.taps:
+            known = ", ".join(self.family.taps)
+            raise UnsupportedModel(f"{self.name} has no tap for '{site.kind}'", f"it has: {known}")
+        tap = self.family.taps[site.kind]
+        return self.module(site.layer, tap.module), tap
+
+    def weight(self, site: Site) -> Float[Tensor, "unit channel hidden"]:
+        """What each unit at a projection reads from (Q, K, V) or writes to (HEAD, NEURON) the residual stream."""
+        module, tap = self.tap(site)
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        inward = weight if isinstance(module, nn.Linear) else weight.T  # (out, in); GPT-2's Conv1D is (in, out)
+        view = self.view((inward if tap.side == "in" else inward.T)[None], tap)
+        return rearrange(view[0], "hidden unit channel -> unit channel hidden")
+
+    def bias(self, site: Site) -> Float[Tensor, "unit channel"]:
+        """What a projection adds to each unit at its output."""
+        module, tap = self.tap(site)
+        if module.bias is None:
+            return torch.zeros(self.units[site.kind], self.channels, dtype=module.weight.dtype)
+        bias = module.bias
+        assert isinstance(bias, Tensor)
+        return self.view(bias[None, None], tap)[0, 0]
 
     @cached_property
     def units(self) -> Mapping[Kind, int]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
@@ -39,7 +40,7 @@ from subcircuit.hub import HTTPError, find_on_hub
 from subcircuit.progress import Progress, silent
 from subcircuit.subject import Subject
 
-__all__ = ["load", "load_tokenizer"]
+__all__ = ["load", "load_shape", "load_tokenizer"]
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,20 @@ def load(
     model = _model(source, family, DTYPES[dtype], place, _attention(source, attn))
     log.info("loaded %s (%s) on %s in %s", name, source.revision, model.device, dtype)
     return Subject(model, tokenizer, name=str(name), revision=source.revision)
+
+
+def load_shape(name: str | Path, *, revision: str | None = None, progress: Progress = silent) -> Subject:
+    """A model's layers and units without its weights, by the same names: it cannot be run. Raises as `load` does."""
+    source = _find(name, revision, progress)
+    head: Any = (
+        AutoModelForCausalLM if find_family(str(source.config.get("model_type"))).causal else AutoModelForMaskedLM
+    )
+    try:
+        with torch.device("meta"):
+            model = head.from_config(AutoConfig.from_pretrained(source.path, **source.options))
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(f"{source.path} has no configuration that can be read: {_first_line(error)}") from error
+    return Subject(model, name=str(name), revision=source.revision)
 
 
 def load_tokenizer(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from subcircuit.errors import DataError
 
-__all__ = ["CircuitFile", "Origin", "Size", "missed", "versions"]
+__all__ = ["CircuitFile", "Origin", "Size", "WiringFile", "missed", "versions"]
 
 SCHEMA = 1
 
@@ -41,6 +41,9 @@ class Origin(BaseModel):
     versions: dict[str, str] = Field(default_factory=versions)
     seconds: float = Field(0.0, description="wall-clock time of the search")
     result: dict[str, float] = Field(default_factory=dict, description="numbers of the search itself, on validation")
+    shared: str = Field(
+        default="", description="where it was fetched from, as hub repository@commit; empty if it was not"
+    )
 
 
 class Size(BaseModel):
@@ -56,6 +59,18 @@ class Size(BaseModel):
         return self.kept / self.total
 
 
+class WiringFile(BaseModel):
+    """The graph of a decoder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: int
+    heads: int = Field(description="per layer")
+    groups: int = Field(description="key/value heads per layer")
+    parallel: bool = Field(description="the MLP reads what its layer's attention reads")
+    joined: bool = Field(default=False, description="a norm spans the queries, and the keys, of all heads")
+
+
 class CircuitFile(BaseModel):
     """`circuit.json`."""
 
@@ -67,6 +82,8 @@ class CircuitFile(BaseModel):
     units: dict[str, int] = Field(description="units of a site, by kind")
     sizes: dict[str, Size]
     nodes: dict[str, list[str]] = Field(description="kept nodes by kind, for example 9.head.6")
+    wiring: WiringFile | None = Field(None, description="of circuits of edges: the graph they are edges of")
+    edges: list[str] | None = Field(None, description="kept edges, for example 3.head.7->5.q.2")
 
     @classmethod
     def read(cls, folder: Path) -> Self:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 STATE = "search.safetensors"  # of a search that is not finished
-FILES = ("run.yaml", "circuit.json", "scores.safetensors", "evidence.json", STATE)
+FILES = ("run.yaml", "circuit.json", "scores.safetensors", "evidence.json", "full.json", "positions.safetensors", STATE)
 PARTIAL = (*(f"{name}.part" for name in FILES), "search.part")  # what a killed run may leave
 MEMBER = "kl-"  # subfolders of a family begin with it
 ASIDE = ".replaced"  # holds the whole earlier run, until the new one has saved something

@@ -18,7 +18,7 @@ __all__ = ["CHILDREN", "ONE_UNIT", "PARENT", "Kind", "Node", "Site"]
 class Kind(StrEnum):
     """What sits at a site. The comment gives the unit."""
 
-    RESID = "resid"  # the residual stream that enters the layer, as one unit
+    RESID = "resid"  # the residual stream that enters the layer, as one unit; one past the last layer: that leaves it
     BLOCK = "block"  # what the layer adds to the residual stream; off = its reference's addition, not a cut stream
     ATTN = "attn"  # the attention branch's addition
     MLP = "mlp"  # the MLP branch's addition
@@ -30,9 +30,11 @@ class Kind(StrEnum):
     K = "k"  # a key head's key, before rotary embedding
     V = "v"  # a value head's value
     KV = "kv"  # a key/value group: one key head and its value head
+    ATTN_IN = "attn_in"  # the residual stream as the attention branch takes it in, before the branch's own norm
+    MLP_IN = "mlp_in"  # the same for the MLP branch
 
 
-ONE_UNIT = (Kind.RESID, Kind.BLOCK, Kind.ATTN, Kind.MLP)
+ONE_UNIT = (Kind.RESID, Kind.BLOCK, Kind.ATTN, Kind.MLP, Kind.ATTN_IN, Kind.MLP_IN)
 PARENT: Mapping[Kind, Kind] = {
     Kind.ATTN: Kind.BLOCK,
     Kind.MLP: Kind.BLOCK,

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from subcircuit.errors import UnknownName, UnsupportedModel
+from subcircuit.errors import UnsupportedModel
 from subcircuit.families._base import Family, Tap
 from subcircuit.layout import Edit, Layout
 from subcircuit.prompts import Prompts
@@ -148,13 +148,12 @@ class Subject:
         Raises UnsupportedModel for a site whose kind the family has no tap for, UnknownName for a layer that is not;
         a pass within the block raises UsageError for an edit that returns another shape.
         """
-        grouped: dict[tuple[int, str, str], list[tuple[Tap, Edit]]] = defaultdict(list)
+        grouped: dict[tuple[nn.Module, str], list[tuple[Tap, Edit]]] = defaultdict(list)
         for site, edit in edits.items():
-            tap = self._tap(site)
-            grouped[site.layer, tap.module, tap.side].append((tap, edit))
+            module, tap = self.layout.tap(site)
+            grouped[module, tap.side].append((tap, edit))
         with ExitStack() as stack:
-            for (layer, path, side), chain in grouped.items():
-                module = self.module(layer, path)
+            for (module, side), chain in grouped.items():
                 hook = _in_hook(self.layout, chain) if side == "in" else _out_hook(self.layout, chain)
                 register = module.register_forward_pre_hook if side == "in" else module.register_forward_hook
                 handle = register(hook, with_kwargs=True) if side == "in" else register(hook)
@@ -183,14 +182,6 @@ class Subject:
         if self.family.causal:
             inputs["use_cache"] = False
         return inputs
-
-    def _tap(self, site: Site) -> Tap:
-        if not 0 <= site.layer < len(self):
-            raise UnknownName("layer", str(site.layer), [str(layer) for layer in range(len(self))])
-        if site.kind not in self.family.taps:
-            known = ", ".join(self.family.taps)
-            raise UnsupportedModel(f"{self.family_name} has no tap for '{site.kind}'", f"it has: {known}")
-        return self.family.taps[site.kind]
 
 
 def _in_hook(layout: Layout, chain: list[tuple[Tap, Edit]]) -> Callable[..., Any]:

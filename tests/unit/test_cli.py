@@ -34,6 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Study:
         ["--version"],
         ["find", "--help"],
         ["find", "node-pruning", "--help"],
+        ["bench", "ground-truth", "--help"],
         ["list", "tasks", "--json"],
         ["list", "models"],
         ["find", "nothing", "--json"],

@@ -6,32 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from subcircuit import metrics
-from subcircuit.circuit import Circuit, Origin, matched, sizes, tidy
+from subcircuit.circuit import Circuit, matched, sizes
 from subcircuit.errors import DataError
 from subcircuit.evaluation import Evidence, Scores, evidence, judge
-from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs, Split, Task
 from tiny import HEADS, NEURONS
+from tiny_circuit import KINDS, ORIGIN, kept_nodes, planted_circuit, scores_of
 from tiny_task import RandomTask, planted_study
-
-KINDS = (Kind.BLOCK, Kind.ATTN, Kind.MLP, Kind.HEAD, Kind.CHANNEL, Kind.NEURON)
-ORIGIN = Origin(
-    model="planted",
-    revision="",
-    family="llama",
-    dtype="float32",
-    task="random",
-    method="by hand",
-    reference="corrupt",
-    seed=0,
-    seconds=0.0,
-    pairs={"train": 12},
-)
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,7 @@ class Uncorrupted:
 
 def test_a_planted_circuit_is_evidence() -> None:
     subject, task = planted_study()
-    found = _evidence(subject, _circuit(subject), task)
+    found = _evidence(subject, planted_circuit(subject), task)
     assert found.verdict == "evidence"
     assert found.circuit.kl.mean == pytest.approx(0, abs=1e-6)
     assert found.circuit.faithfulness is not None
@@ -76,7 +61,7 @@ def test_a_planted_circuit_is_evidence() -> None:
 
 def test_attribution_finds_a_planted_circuit_too_which_is_nothing_against_it() -> None:
     subject, task = planted_study()
-    found = _evidence(subject, _circuit(subject), task)
+    found = _evidence(subject, planted_circuit(subject), task)
     assert found.attribution == found.integrated == found.circuit
 
 
@@ -84,8 +69,8 @@ def test_attribution_finds_a_planted_circuit_too_which_is_nothing_against_it() -
 def test_a_circuit_of_idle_nodes_is_no_evidence(seed: int) -> None:
     """As many nodes as were planted, none of which writes anything."""
     subject, task = planted_study()
-    idle = _nodes(subject, [(0, 0), (1, seed)], [(0, 9), (1, 20 + seed), (1, 7)])
-    found = _evidence(subject, Circuit(_scores(idle), idle, ORIGIN), task)
+    idle = kept_nodes(subject, [(0, 0), (1, seed)], [(0, 9), (1, 20 + seed), (1, 7)])
+    found = _evidence(subject, Circuit(scores_of(idle), idle, ORIGIN), task)
     assert found.circuit.kl.mean == pytest.approx(found.empty.kl.mean, rel=1e-4)
     assert found.verdict == "no evidence"
 
@@ -93,14 +78,14 @@ def test_a_circuit_of_idle_nodes_is_no_evidence(seed: int) -> None:
 def test_a_random_circuit_is_no_evidence() -> None:
     subject, task = planted_study()
     generator = torch.Generator().manual_seed(11)
-    kept = _circuit(subject).kept
+    kept = planted_circuit(subject).kept
     lots = matched(kept, {site: torch.rand(len(truth), generator=generator) for site, truth in kept.items()})
-    assert _evidence(subject, Circuit(_scores(lots), lots, ORIGIN), task).verdict == "no evidence"
+    assert _evidence(subject, Circuit(scores_of(lots), lots, ORIGIN), task).verdict == "no evidence"
 
 
 def test_shuffled_answers_are_no_evidence_however_good_the_circuit() -> None:
     subject, task = planted_study()
-    found = _evidence(subject, _circuit(subject), Relabelled(task), n=40)
+    found = _evidence(subject, planted_circuit(subject), Relabelled(task), n=40)
     assert found.circuit.kl.mean == pytest.approx(0, abs=1e-6)
     assert not found.answered
     assert found.verdict == "no evidence"
@@ -110,7 +95,7 @@ def test_the_whole_model_is_no_evidence() -> None:
     """Random circuits of its size are the whole model as well."""
     subject, task = planted_study()
     kept = {site: torch.ones(subject.units(site.kind), dtype=torch.bool) for site in subject.sites(*KINDS)}
-    found = _evidence(subject, Circuit(_scores(kept), kept, ORIGIN), task)
+    found = _evidence(subject, Circuit(scores_of(kept), kept, ORIGIN), task)
     assert found.circuit.kl.mean == 0
     assert found.verdict == "no evidence"
 
@@ -120,7 +105,7 @@ def test_the_whole_model_is_no_evidence() -> None:
 
 def test_faithfulness_is_one_for_the_full_model_and_zero_for_the_empty_circuit() -> None:
     subject, task = planted_study()
-    found = _evidence(subject, _circuit(subject), task)
+    found = _evidence(subject, planted_circuit(subject), task)
     for scores, value in ((found.full, 1), (found.empty, 0)):
         assert scores.faithfulness is not None
         ends = (scores.faithfulness.mean, scores.faithfulness.low, scores.faithfulness.high)
@@ -131,7 +116,7 @@ def test_faithfulness_is_one_for_the_full_model_and_zero_for_the_empty_circuit()
 
 def test_where_corruption_does_nothing_faithfulness_says_nothing() -> None:
     subject, task = planted_study()
-    found = _evidence(subject, _circuit(subject), Uncorrupted(task))
+    found = _evidence(subject, planted_circuit(subject), Uncorrupted(task))
     assert found.full.faithfulness is None and found.circuit.faithfulness is None
     assert found.verdict == "no evidence"
 
@@ -139,8 +124,8 @@ def test_where_corruption_does_nothing_faithfulness_says_nothing() -> None:
 def test_faithfulness_is_a_ratio_of_means() -> None:
     """Half of the planted circuit, recomputed from logits by the formula of the module's head."""
     subject, task = planted_study()
-    half = _nodes(subject, HEADS[:1], NEURONS[:2])
-    found = _evidence(subject, Circuit(_scores(half), half, ORIGIN), task)
+    half = kept_nodes(subject, HEADS[:1], NEURONS[:2])
+    found = _evidence(subject, Circuit(scores_of(half), half, ORIGIN), task)
     assert found.circuit.faithfulness is not None
     means = [scores.logit_difference.mean for scores in (found.circuit, found.full, found.empty)]
     by_hand = (means[0] - means[2]) / (means[1] - means[2])
@@ -153,14 +138,14 @@ def test_faithfulness_is_a_ratio_of_means() -> None:
 
 def test_there_are_as_many_different_random_circuits_as_asked_for() -> None:
     subject, task = planted_study()
-    found = _evidence(subject, _circuit(subject), task, controls=7)
+    found = _evidence(subject, planted_circuit(subject), task, controls=7)
     assert len(found.random) == 7
     assert len({scores.kl.mean for scores in found.random}) > 1  # most draws miss every planted node
 
 
 def test_the_same_seed_gives_the_same_evidence() -> None:
     subject, task = planted_study()
-    circuit = _circuit(subject)
+    circuit = planted_circuit(subject)
     assert _evidence(subject, circuit, task) == _evidence(subject, circuit, task)
 
 
@@ -173,10 +158,10 @@ def test_no_prompt_of_the_search_is_looked_at_but_for_the_baselines() -> None:
             asked.append((split, n))
             return super().pairs(tokenizer, n, seed=seed, split=split)
 
-    found = _evidence(subject, _circuit(subject), Watched(subject), n=9)
+    found = _evidence(subject, planted_circuit(subject), Watched(subject), n=9)
     assert sorted(asked) == [("test", 9), ("train", 12)]
     assert (found.split, found.pairs, found.reference) == ("test", 9, "corrupt")
-    assert found.sizes == {str(kind): size for kind, size in sizes(_circuit(subject).kept).items()}
+    assert found.sizes == {str(kind): size for kind, size in sizes(planted_circuit(subject).kept).items()}
 
 
 def test_metrics_are_judged_prompt_by_prompt() -> None:
@@ -195,8 +180,8 @@ def test_metrics_are_judged_prompt_by_prompt() -> None:
 def test_intervals_are_those_of_a_bootstrap_by_numpy() -> None:
     """Other draws of the same prompts: ends agree as well as 2000 draws allow."""
     subject, task = planted_study()
-    half = _nodes(subject, HEADS[:1], NEURONS[:2])
-    found = _evidence(subject, Circuit(_scores(half), half, ORIGIN), task, n=60)
+    half = kept_nodes(subject, HEADS[:1], NEURONS[:2])
+    found = _evidence(subject, Circuit(scores_of(half), half, ORIGIN), task, n=60)
     values = np.array(found.prompts["kl"])
     rows = np.random.default_rng(0).integers(0, len(values), (20_000, len(values)))
     low, high = np.quantile(values[rows].mean(1), [0.025, 0.975])
@@ -207,8 +192,8 @@ def test_intervals_are_those_of_a_bootstrap_by_numpy() -> None:
 
 def test_every_interval_holds_its_mean() -> None:
     subject, task = planted_study()
-    half = _nodes(subject, HEADS[:1], NEURONS[:2])
-    found = _evidence(subject, Circuit(_scores(half), half, ORIGIN), task, n=40)
+    half = kept_nodes(subject, HEADS[:1], NEURONS[:2])
+    found = _evidence(subject, Circuit(scores_of(half), half, ORIGIN), task, n=40)
     for scores in (found.full, found.circuit, found.empty, found.attribution, *found.random):
         for name in Scores.model_fields:
             estimate = getattr(scores, name)
@@ -220,7 +205,7 @@ def test_every_interval_holds_its_mean() -> None:
 
 def test_evidence_comes_back_as_it_was(tmp_path: Path) -> None:
     subject, task = planted_study()
-    found = _evidence(subject, _circuit(subject), Uncorrupted(task))  # with faithfulness null
+    found = _evidence(subject, planted_circuit(subject), Uncorrupted(task))  # with faithfulness null
     found.save(tmp_path)
     assert Evidence.load(tmp_path) == found
     assert [path.name for path in tmp_path.iterdir()] == ["evidence.json"]
@@ -244,24 +229,6 @@ def test_broken_evidence_is_named(tmp_path: Path, content: bytes) -> None:
 
 def _evidence(subject: Subject, circuit: Circuit, task: Task, n: int = 16, controls: int = 10) -> Evidence:
     return evidence(subject, circuit, task, n=n, controls=controls)
-
-
-def _nodes(subject: Subject, heads: list[tuple[int, int]], neurons: list[tuple[int, int]]) -> dict[Site, Tensor]:
-    kept = {site: torch.ones(subject.units(site.kind), dtype=torch.bool) for site in subject.sites(*KINDS)}
-    for kind, nodes in {Kind.HEAD: heads, Kind.NEURON: neurons}.items():
-        for layer in range(len(subject)):
-            kept[Site(layer, kind)][:] = False
-            kept[Site(layer, kind)][[unit for at, unit in nodes if at == layer]] = True
-    return tidy(kept)
-
-
-def _circuit(subject: Subject) -> Circuit:
-    kept = _nodes(subject, HEADS, NEURONS)
-    return Circuit(_scores(kept), kept, ORIGIN)
-
-
-def _scores(kept: dict[Site, Tensor]) -> dict[Site, Tensor]:
-    return {site: truth.float() for site, truth in kept.items()}
 
 
 def _two_pairs(right: list[int], wrong: list[int]) -> Pairs:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from subcircuit.circuit import Kept, sizes, tidy
-from subcircuit.finishing import Validation, calibrate, polish
+from subcircuit.finishing import Validation, calibrate, reduced, reopened, reranked
 from subcircuit.intervention import Reference, acting, effective, masked_logits
 from subcircuit.metrics import kl
 from subcircuit.progress import silent
@@ -95,45 +95,57 @@ def test_the_planted_circuit_is_the_model_and_the_empty_one_is_not() -> None:
 # -- greedy changes -------------------------------------------------------------------------------------------------
 
 
-def test_polish_closes_a_useless_head_and_keeps_the_planted_ones() -> None:
+def test_a_useless_head_is_closed_and_the_planted_ones_are_kept() -> None:
     subject = planted("llama")
     validation, exact = _validation(subject), _planted(subject)
     for layer, head in ((0, 2), (1, 0)):
         assert (layer, head) not in HEADS
         cluttered = _with_head(exact, layer, head, truth=True)
-        polished = polish(cluttered, _all(subject), validation, 0.01, tries=12, tell=silent)
-        assert all(torch.equal(polished[site], truth) for site, truth in exact.items())
+        left = reduced(cluttered, _all(subject), validation, 0.01, tries=12, tell=silent)
+        assert all(torch.equal(left[site], truth) for site, truth in exact.items())
 
 
 @pytest.mark.parametrize(("layer", "head"), HEADS)
-def test_polish_reopens_a_needed_head_before_any_other(layer: int, head: int) -> None:
-    """Three trials allow one reopening: its slope must point to the right one of six closed heads."""
+def test_a_needed_head_is_reopened_before_any_other(layer: int, head: int) -> None:
+    """One trial: its slope must point to the right one of six closed heads."""
     subject = planted("llama")
     validation, exact = _validation(subject), _planted(subject)
     broken = tidy(_with_head(exact, layer, head, truth=False))
     assert validation.kl(broken) > 0.05
-    mended = polish(broken, _all(subject), validation, 0.01, tries=3, tell=silent)
+    mended = reopened(broken, _all(subject), validation, tries=1, tell=silent)
     assert all(torch.equal(mended[site], truth) for site, truth in exact.items())
 
 
-def test_polish_opens_nothing_that_an_earlier_round_has_closed() -> None:
+def test_nothing_is_reopened_that_an_earlier_round_has_closed() -> None:
     """Without gates on channels, so that nothing else keeps a head shut."""
     subject = planted("llama")
     layer, head = HEADS[0]
     broken = tidy(_with_head(_planted(subject), layer, head, truth=False))
     broken = {site: truth for site, truth in broken.items() if site.kind is not Kind.CHANNEL}
-    polished = polish(broken, broken, _validation(subject), 0.01, tries=12, tell=silent)
-    assert all((truth <= broken[site]).all() for site, truth in polished.items())
+    mended = reopened(broken, broken, _validation(subject), tries=12, tell=silent)
+    assert all((truth <= broken[site]).all() for site, truth in mended.items())
 
 
-def test_polish_makes_no_more_trials_than_it_may_and_none_when_told_so() -> None:
+def test_closing_makes_no_more_trials_than_it_may_and_none_when_told_so() -> None:
     subject = planted("llama")
     exact = _with_head(_planted(subject), 0, 2, truth=True)
     told: list[tuple[str, int, int]] = []
-    polish(exact, _all(subject), _validation(subject), 0.01, tries=5, tell=lambda *step, **facts: told.append(step))
-    assert told == [("polish", done, 5) for done in range(1, 6)]
-    untouched = polish(exact, _all(subject), _validation(subject), 0.01, tries=0, tell=silent)
+    reduced(exact, _all(subject), _validation(subject), 0.01, tries=3, tell=lambda *step, **facts: told.append(step))
+    assert told == [("closing", done, 3) for done in range(1, 4)]
+    untouched = reduced(exact, _all(subject), _validation(subject), 0.01, tries=0, tell=silent)
     assert sizes(untouched) == sizes(exact)
+
+
+# -- what lies at the lower limit -----------------------------------------------------------------------------------
+
+
+def test_what_lies_at_the_lower_limit_is_ranked_by_what_it_promises() -> None:
+    neuron, mlp = Site(0, Kind.NEURON), Site(0, Kind.MLP)
+    scores = {mlp: torch.tensor([-6.0]), neuron: torch.tensor([-6.0, 2.0, -6.0, -5.0])}
+    slopes = {neuron: torch.tensor([0.1, -9.0, -0.5, 0.0])}  # the third neuron lowers KL, the first raises it
+    found = reranked(scores, slopes, 6.0)
+    torch.testing.assert_close(found[neuron], torch.tensor([-6.0, 2.0, -5.5, -5.0]))
+    torch.testing.assert_close(found[mlp], torch.tensor([-5.25]))  # as its best neuron does
 
 
 # -- the words of these tests ---------------------------------------------------------------------------------------

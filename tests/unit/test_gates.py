@@ -79,21 +79,23 @@ def test_an_unknown_relaxation_is_refused() -> None:
 def test_the_price_rises_above_the_budget_and_falls_below(budget: float, factor: float) -> None:
     above, below = Dual(budget), Dual(budget)
     assert above.update(budget * factor) > 1 > below.update(budget / factor)
-    assert Dual(budget).update(budget) == 1
+    assert Dual(budget).update(budget) == pytest.approx(1)
 
 
 def test_one_step_is_the_formula() -> None:
-    """log price += rate * (average / budget - 1), the average 0.8 old + 0.2 new, the excess at most 1."""
-    dual = Dual(budget=2.0, price=3.0, rate=0.1, average=1.0)
-    average = 0.8 * 1.0 + 0.2 * 6.0
-    assert dual.update(6.0) == pytest.approx(3 * math.exp(0.1 * (average / 2 - 1)))
+    """log base += rate * excess, price = base * exp(gain * excess); the average 0.7 old + 0.3 new, the excess to 1."""
+    dual = Dual(budget=2.0, base=3.0, rate=0.1, gain=0.5, average=1.0)
+    average = 0.7 * 1.0 + 0.3 * 6.0
+    excess = average / 2 - 1
+    assert dual.update(6.0) == pytest.approx(3 * math.exp(0.1 * excess) * math.exp(0.5 * excess))
     assert dual.average == pytest.approx(average)
-    assert Dual(1.0).update(1e6) == pytest.approx(math.exp(0.1))
+    assert dual.base == pytest.approx(3 * math.exp(0.1 * excess))
+    assert Dual(1.0, gain=0.0).update(1e6) == pytest.approx(math.exp(0.1))
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300))
 def test_the_price_stays_within_its_bounds(values: list[float]) -> None:
-    dual = Dual(0.3, low=0.5, high=2.0)
+    dual = Dual(0.3, low=0.5, high=2.0, gain=0.0)
     assert all(0.5 <= dual.update(value) <= 2.0 for value in values)
 
 

@@ -12,7 +12,11 @@ import subcircuit
 
 FOLDER = Path(subcircuit.__file__).parent / "schemas"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_schemas.py"
-NAMES = ("check", "circuit", "error", "evidence", "find", "list", "run", "score", "show")
+NAMES = (
+    "bench",
+    *("check", "check-mib", "circuit", "compare", "error", "evidence", "export", "find", "full", "import"),
+    *("list", "pull", "push", "run", "score", "show"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from subcircuit.errors import SubcircuitError, UnknownName, UsageError
 from subcircuit.sites import CHILDREN, PARENT, Kind, Node, Site
 
-SINGLE = {Kind.RESID, Kind.BLOCK, Kind.ATTN, Kind.MLP}
+SINGLE = {Kind.RESID, Kind.BLOCK, Kind.ATTN, Kind.MLP, Kind.ATTN_IN, Kind.MLP_IN}
 
 numbers = st.integers(min_value=0, max_value=10**6)
 sites = st.builds(Site, numbers, st.sampled_from(Kind))

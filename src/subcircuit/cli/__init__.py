@@ -8,11 +8,15 @@ import typer
 from typer.core import TyperGroup
 
 from subcircuit import plugins
+from subcircuit.cli._bench import ground_truth
 from subcircuit.cli._check import check
+from subcircuit.cli._compare import compare
+from subcircuit.cli._exchange import check_mib, export, import_
 from subcircuit.cli._find import find
 from subcircuit.cli._list import list_
 from subcircuit.cli._options import parameters, signed
 from subcircuit.cli._score import score
+from subcircuit.cli._share import pull, push
 from subcircuit.cli._shell import run
 from subcircuit.cli._show import show
 from subcircuit.errors import UnknownName
@@ -38,6 +42,12 @@ class Verbs(TyperGroup):
         return command
 
 
+class Benchmarks(Verbs):
+    """What there is below `bench`."""
+
+    what = "benchmark"
+
+
 class Methods(Verbs):
     """The methods below `find`."""
 
@@ -57,6 +67,13 @@ def _app() -> typer.Typer:
     app.add_typer(_methods(), name="find")
     app.command("score")(score)
     app.command("show")(show)
+    app.command("compare")(compare)
+    app.command("export")(export)
+    app.command("import")(import_)
+    app.command("check-mib")(check_mib)
+    app.command("push")(push)
+    app.command("pull")(pull)
+    app.add_typer(_benchmarks(), name="bench")
     return app
 
 
@@ -67,6 +84,13 @@ def _methods() -> typer.Typer:
     for name in plugins.names("methods"):
         methods.command(name, help=plugins.summary("methods", name))(signed(find, parameters(name)))
     return methods
+
+
+def _benchmarks() -> typer.Typer:
+    benchmarks = typer.Typer(cls=Benchmarks, no_args_is_help=True, help="Methods on models whose circuits are known.")
+    benchmarks.callback()(lambda: None)
+    benchmarks.command("ground-truth")(ground_truth)
+    return benchmarks
 
 
 def _root(

@@ -9,7 +9,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from subcircuit.records import Origin, Size
 
-__all__ = ["Checked", "Failure", "Finding", "Found", "FoundCircuit", "Item", "Listing", "Setting", "Shown", "Trouble"]
+__all__ = [
+    "Checked",
+    "Failure",
+    "Finding",
+    "Found",
+    "FoundCircuit",
+    "Item",
+    "Listing",
+    "Output",
+    "Setting",
+    "Shown",
+    "Trouble",
+]
 
 
 class Output(BaseModel):

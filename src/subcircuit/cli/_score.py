@@ -1,7 +1,7 @@
 """`subcircuit score`: the evidence for a circuit, on prompts that nothing has looked at."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,14 +13,14 @@ from subcircuit.records import Origin
 from subcircuit.runs import RunFolder
 
 if TYPE_CHECKING:
-    from subcircuit.evaluation import Evidence
+    from subcircuit.evaluation import Evidence, FullEvidence
     from subcircuit.subject import Subject
-    from subcircuit.tasks._base import Split
 
 __all__ = ["score"]
 
 SPLITS = ("test", "validation", "train")
 ROWS = 6  # the circuit, the empty one, and a ranking and a run for both baselines
+FULL = 95  # curves, complement, 10 parts twice, first-order drops, 50 inflated circuits, attribution by prompt
 
 
 def score(
@@ -30,6 +30,12 @@ def score(
     split: Annotated[str, typer.Option(help="test, validation or train")] = "test",
     seed: Annotated[int, typer.Option(help="seed of the prompts, the random circuits and the intervals")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, or spread over all of them")] = "auto",
+    full: Annotated[
+        bool, typer.Option("--full", help="also curves, completeness, minimality, tests, stability")
+    ] = False,
+    exact: Annotated[int, typer.Option(help="with --full: nodes removed one by one", min=0)] = 32,
+    seeds: Annotated[int, typer.Option(help="with --full: circuits compared, each further one a search; 1 = none")] = 5,
+    optimal: Annotated[int, typer.Option(help="with --full: steps that fit constants to closed nodes", min=0)] = 0,
     force: Annotated[bool, typer.Option("--force", help="score although the model's weights have changed")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, no notes")] = False,
@@ -37,7 +43,8 @@ def score(
     """Score a circuit on held-out prompts, beside its controls; writes evidence.json.
 
     The controls: the full model, the empty circuit, random circuits of the same size, and the circuits of the same size
-    that attribution patching and integrated gradients would choose.
+    that attribution patching and integrated gradients would choose. With --full, full.json holds more: faithfulness
+    at ten sizes, the model without the circuit, the circuit without single nodes, tests, and other seeds' circuits.
     """
     if split not in SPLITS:
         raise UnknownName("split", split, SPLITS)
@@ -45,26 +52,23 @@ def score(
     screen = Screen(json=json, quiet=quiet)
     with screen.logging(), stoppable(), shown(screen.err, quiet=quiet) as progress:
         from subcircuit.circuit import Circuit
-        from subcircuit.evaluation import evidence
+        from subcircuit.evaluation import evidence, full_evidence
         from subcircuit.tasks._resolve import task as resolve
 
         circuit = Circuit.load(folder)
         task = resolve(origin.task, **{name: value for name, value in origin.task_options.items() if name != "path"})
         subject = _load(origin, device, force, screen, progress)
-        steps = Steps(progress, ROWS + controls)
-        found = evidence(
-            subject,
-            circuit,
-            task,
-            n=pairs,
-            split=cast("Split", split),
-            controls=controls,
-            seed=seed,
-            on_step=steps,
-        )
+        steps = Steps(progress, ROWS + controls + (FULL + exact + seeds + optimal // 10 if full else 0))
+        on: dict[str, Any] = {"n": pairs, "split": split, "controls": controls, "seed": seed, "on_step": steps}
+        if full:
+            found, more = full_evidence(subject, circuit, task, exact=exact, seeds=seeds, optimal_steps=optimal, **on)
+        else:
+            found, more = evidence(subject, circuit, task, **on), None
         steps.finish()
     found.save(folder)
-    _report(found, folder, screen)
+    if more is not None:
+        more.save(folder)
+    _report(found, more, folder, screen)
 
 
 class Steps:
@@ -98,13 +102,19 @@ def _load(origin: Origin, device: str, force: bool, screen: Screen, progress: Pr
     return subject
 
 
-def _report(found: "Evidence", folder: Path, screen: Screen) -> None:
+def _report(found: "Evidence", more: "FullEvidence | None", folder: Path, screen: Screen) -> None:
     from subcircuit.cli._scored import Scored, sentence, table
+    from subcircuit.cli._scored_full import curve_table, lines
 
     if screen.json:
-        screen.emit(Scored(folder=str(folder), verdict=found.verdict, sentence=sentence(found), evidence=found))
+        verdict = found.verdict
+        screen.emit(Scored(folder=str(folder), verdict=verdict, sentence=sentence(found), evidence=found, full=more))
         return
     screen.out.print(table(found))
+    if more is not None:
+        screen.out.print("\n", curve_table(more), sep="")
+        for line in lines(more):
+            screen.out.print(line, soft_wrap=True, markup=False)
     sizes = ", ".join(f"{size.kept} of {size.total} {kind}" for kind, size in found.sizes.items())
     screen.out.print(f"\nkept: {sizes}", soft_wrap=True)
     screen.out.print(f"[bold]{found.verdict}[/]: {sentence(found)}", soft_wrap=True)

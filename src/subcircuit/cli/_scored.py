@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table
 
-from subcircuit.evaluation import Estimate, Evidence, Scores
+from subcircuit.evaluation import Estimate, Evidence, FullEvidence, Scores
 
 __all__ = ["Scored", "sentence", "table"]
 
@@ -19,6 +19,7 @@ class Scored(BaseModel):
     verdict: str = Field(description="evidence, or no evidence")
     sentence: str = Field(description="the verdict's reason")
     evidence: Evidence = Field(description="as in evidence.json")
+    full: FullEvidence | None = Field(default=None, description="as in full.json, with --full")
 
 
 def table(found: Evidence) -> Table:

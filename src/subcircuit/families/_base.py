@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from subcircuit import plugins
 from subcircuit.errors import UnknownName, UnsupportedModel
@@ -36,6 +36,11 @@ class Family:
     layers: str  # the list of layers
     taps: Mapping[Kind, Tap]
     causal: bool = True  # False: an encoder, judged at its mask token
+    final: str = ""  # the norm after the last layer; "" where there is none
+    pre_norms: bool = True  # each branch begins with a norm, whose input is its ATTN_IN or MLP_IN
+    post_norms: bool = False  # each branch ends in a norm, whose output is its ATTN or MLP
+    wide_norms: bool = False  # queries, and keys, are normalised over all heads together
+    parallel: str = ""  # the config's flag for branches that read the same stream; "" = the MLP always comes after
 
 
 def decoder(
@@ -48,15 +53,19 @@ def decoder(
     q: Tap,
     k: Tap,
     v: Tap,
-    causal: bool = True,
+    reads: tuple[str, str],
+    **more: Any,
 ) -> Family:
     """A family from module paths.
 
     `attn` and `mlp` are the modules whose *outputs* join the residual stream; `heads` and `neurons` the projections
-    whose *inputs* are the heads' outputs and the MLP's hidden units.
+    whose *inputs* are the heads' outputs and the MLP's hidden units; `reads` the modules whose *inputs* are the
+    residual stream that the attention and the MLP branch take in. `more` are fields of the family.
     """
     taps = {
         Kind.RESID: Tap("", "in", "c"),
+        Kind.ATTN_IN: Tap(reads[0], "in", "c"),
+        Kind.MLP_IN: Tap(reads[1], "in", "c"),
         Kind.ATTN: Tap(attn, "out", "c"),
         Kind.MLP: Tap(mlp, "out", "c"),
         Kind.MLP_OUT: Tap(mlp, "out", "u"),
@@ -67,11 +76,12 @@ def decoder(
         Kind.K: k,
         Kind.V: v,
     }
-    return Family(layers, taps, causal)
+    return Family(layers, taps, **more)
 
 
-def llama_like(*, post_norms: bool = False) -> Family:
+def llama_like(*, pre_norms: bool = True, post_norms: bool = False, **more: Any) -> Family:
     """Llama's module names. With `post_norms` each branch ends in a norm, whose output joins the residual stream."""
+    after_attention = "pre_feedforward_layernorm" if post_norms else "post_attention_layernorm"
     return decoder(
         "layers",
         attn="post_attention_layernorm" if post_norms else "self_attn",
@@ -81,6 +91,11 @@ def llama_like(*, post_norms: bool = False) -> Family:
         q=Tap("self_attn.q_proj", "out"),
         k=Tap("self_attn.k_proj", "out"),
         v=Tap("self_attn.v_proj", "out"),
+        reads=("input_layernorm", after_attention) if pre_norms else ("self_attn", "mlp"),
+        final="norm",
+        pre_norms=pre_norms,
+        post_norms=post_norms,
+        **more,
     )
 
 

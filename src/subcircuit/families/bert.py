@@ -13,5 +13,7 @@ family = decoder(
     q=Tap("attention.self.query", "out"),
     k=Tap("attention.self.key", "out"),
     v=Tap("attention.self.value", "out"),
+    reads=("attention.self", "intermediate"),
+    pre_norms=False,
     causal=False,
 )

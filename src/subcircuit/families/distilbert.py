@@ -13,5 +13,7 @@ family = decoder(
     q=Tap("attention.q_lin", "out"),
     k=Tap("attention.k_lin", "out"),
     v=Tap("attention.v_lin", "out"),
+    reads=("attention", "ffn"),
+    pre_norms=False,
     causal=False,
 )

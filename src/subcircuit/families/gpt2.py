@@ -13,4 +13,6 @@ family = decoder(
     q=Tap("attn.c_attn", "out", "(p u c)", part=0),
     k=Tap("attn.c_attn", "out", "(p u c)", part=1),
     v=Tap("attn.c_attn", "out", "(p u c)", part=2),
+    reads=("ln_1", "ln_2"),
+    final="ln_f",
 )

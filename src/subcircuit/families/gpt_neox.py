@@ -13,4 +13,7 @@ family = decoder(
     q=Tap("attention.query_key_value", "out", "(u p c)", part=0),  # q, k, v of head 0, then of head 1
     k=Tap("attention.query_key_value", "out", "(u p c)", part=1),
     v=Tap("attention.query_key_value", "out", "(u p c)", part=2),
+    reads=("input_layernorm", "post_attention_layernorm"),
+    final="final_layer_norm",
+    parallel="use_parallel_residual",
 )

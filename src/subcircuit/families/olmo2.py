@@ -4,4 +4,4 @@ from subcircuit.families._base import llama_like
 
 __all__ = ["family"]
 
-family = llama_like(post_norms=True)
+family = llama_like(pre_norms=False, post_norms=True, wide_norms=True)

@@ -15,4 +15,6 @@ family = decoder(
     q=Tap("self_attn.qkv_proj", "out", part=0, split=PARTS),
     k=Tap("self_attn.qkv_proj", "out", part=1, split=PARTS),
     v=Tap("self_attn.qkv_proj", "out", part=2, split=PARTS),
+    reads=("input_layernorm", "post_attention_layernorm"),
+    final="norm",
 )

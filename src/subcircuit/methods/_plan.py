@@ -1,21 +1,19 @@
-"""What a search of node pruning is given: how to search, what in, and where the gates and their steps begin."""
+"""How node pruning searches: the settings of the method, parsed, and where gates and their steps begin."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subcircuit.costs import Prices
-from subcircuit.finishing import Validation
 from subcircuit.gates import HardConcrete
-from subcircuit.intervention import Reference
-from subcircuit.sites import Kind
-from subcircuit.subject import Subject
-from subcircuit.tasks._base import Pairs
+from subcircuit.sites import CHILDREN, Kind, Site
 
-__all__ = ["COARSE_START", "FINE_START", "Plan", "Study", "ranked", "schedule"]
+__all__ = ["COARSE_START", "FINE_START", "LogAlpha", "Plan", "by_site", "ranked", "schedule", "worth"]
+
+LogAlpha = dict[Kind, Float[Tensor, "layer unit"]]
 
 COARSE_START = {Kind.BLOCK: 6.0, Kind.ATTN: 5.0, Kind.MLP: 5.0}  # log_alpha; the product of a line starts near 1
 FINE_START = 3.0  # and the widest a warm start spreads fine gates to either side of 0
@@ -30,6 +28,7 @@ class Plan:
     steps: int
     batch: int
     lr: float
+    budget: float  # of the first round
     size: float | None  # a target for the cost in place of a budget for KL
     penalties: Mapping[Kind, float]  # or a weight on each kind's mean probability of being open
     warm_start: int
@@ -38,16 +37,23 @@ class Plan:
     seed: int
 
 
-@dataclass(frozen=True)
-class Study:
-    """What is searched in: the model, discovery prompts with their full logits, validation prompts, prices."""
+def by_site(stacked: Mapping[Kind, Tensor]) -> dict[Site, Tensor]:
+    """Tables of layers by units as one row per site."""
+    return {Site(layer, kind): row for kind, rows in stacked.items() for layer, row in enumerate(rows)}
 
-    subject: Subject
-    pairs: Pairs
-    reference: Reference
-    validation: Validation
-    prices: Prices
-    full: Float[Tensor, "pair vocab"]
+
+def worth(log_alpha: LogAlpha) -> LogAlpha:
+    """What each gate is worth as a score: no more than the best gate inside it.
+
+    Once all that a branch holds is closed its own gate moves nothing, and stays wherever it was.
+    """
+    found = dict(log_alpha)
+    for kind in reversed([kind for kind in Kind if kind in CHILDREN]):  # branches and heads before what holds them
+        inside = [found[child] for child in CHILDREN[kind] if child in found and child is not Kind.KV]
+        best = [value.view(*found[kind].shape, -1).amax(-1) for value in inside] if kind in found else []
+        if best:
+            found[kind] = found[kind].minimum(torch.stack(best).amax(0))
+    return found
 
 
 def ranked(score: Float[Tensor, "layer unit"], share: float) -> Float[Tensor, "layer unit"]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,23 +10,23 @@ from torch import Tensor
 
 from subcircuit import metrics
 from subcircuit.batching import batched
-from subcircuit.checkpoint import Checkpoint
 from subcircuit.circuit import Kept, tidy
 from subcircuit.errors import Interrupted, NumericalError
-from subcircuit.finishing import calibrate, polish
+from subcircuit.finishing import calibrate, within
 from subcircuit.gates import Dual
-from subcircuit.gradients import attribution, coarsen
 from subcircuit.intervention import masking
-from subcircuit.methods._plan import COARSE_START, FINE_START, Plan, Study, ranked, schedule
+from subcircuit.methods._node_study import NodeStudy
+from subcircuit.methods._plan import LogAlpha, Plan, by_site, schedule, worth
+from subcircuit.methods._start import first_gates
 from subcircuit.progress import Progress
 from subcircuit.sites import Kind, Site
 
-__all__ = ["LogAlpha", "Search"]
-
-LogAlpha = dict[Kind, Float[Tensor, "layer unit"]]
+__all__ = ["Search"]
 
 BETAS = (0.9, 0.98)  # of Adam: prices change within tens of steps, and so do the gradients' sizes
-MARGIN = 0.6  # of the budget, for the prompts that the gates are fitted to: unseen ones come out above them
+SHARE, LEAST_SHARE = 0.6, 0.1  # of the budget for the prompts that gates are fitted to: at first, and at least
+START: dict[str, Any] = {"step": 0, "round": 0, "base": 1.0, "average": None, "share": SHARE, "least": None}
+CHECK = 10  # steps between looks at validation prompts
 
 
 class Search:
@@ -36,16 +35,13 @@ class Search:
     Everything random is a function of the seed and the step, so that a resumed search takes the steps it would have.
     """
 
-    def __init__(
-        self, plan: Plan, study: Study, settings: Mapping[str, Any], folder: Path | None, tell: Progress
-    ) -> None:
-        self.plan, self.study, self.tell = plan, study, tell
-        self.path = folder / "search.safetensors" if folder else None
-        found = Checkpoint.load(self.path, settings) if self.path else None
-        start: dict[str, Any] = {"step": 0, "round": 0, "price": 1.0, "average": None, "kl": []}
-        self.checkpoint = found or Checkpoint(settings, facts=start)
-        if found is None:
-            self._start()
+    def __init__(self, plan: Plan, study: NodeStudy, tell: Progress) -> None:
+        self.plan, self.study, self.tell, self.checkpoint = plan, study, tell, study.memory
+        if not self.checkpoint.tensors:
+            self.checkpoint.facts |= START | {"kl": []}
+            gates = first_gates(plan, study, tell)
+            self._store(gates, "log_alpha")
+            self._store({kind: torch.ones_like(value, dtype=torch.bool) for kind, value in gates.items()}, "allowed")
         self.log_alpha = {kind: self._tensor(kind, "log_alpha").requires_grad_() for kind in plan.kinds}
         self.allowed = {kind: self._tensor(kind, "allowed") for kind in plan.kinds}
         self.optimiser, self.dual = self._optimiser(), Dual(1.0)
@@ -56,21 +52,61 @@ class Search:
         if self.checkpoint.facts["round"] > index:
             return
         steps = self.plan.steps if index == 0 else max(1, self.plan.steps // 2)
-        first, price, average = (self.checkpoint.facts[name] for name in ("step", "price", "average"))
-        self.optimiser, self.dual = self._optimiser(), Dual(self.plan.size or MARGIN * budget, price, average=average)
+        first, base, average = (self.checkpoint.facts[name] for name in ("step", "base", "average"))
+        share = self.checkpoint.facts["share"]
+        self.optimiser, self.dual = self._optimiser(), Dual(self.plan.size or share * budget, base, average=average)
         try:
             for step in range(first, steps):
                 self.optimiser.param_groups[0]["lr"] = self.plan.lr * schedule(step, steps)
                 facts = self.step(index * self.plan.steps + step)
+                if self._budgeted and (step + 1 == steps or (step + 1) % CHECK == 0):
+                    facts["held_out"] = self._check(budget)
                 self._keep(step + 1, index)
                 self.tell("gates", step + 1, steps, **facts)
         except KeyboardInterrupt as stop:
-            if self.path is None:
+            if self.study.path is None:
                 raise
             done = self.checkpoint.facts["step"]
             raise Interrupted(f"stopped after step {done} of {steps}", "go on with --resume") from stop
+        if self.checkpoint.facts["least"] is not None:
+            self._return()
         self.dual = Dual(budget)
+        self.checkpoint.facts["least"] = None
         self._keep(0, index + 1)
+
+    def _check(self, budget: float) -> float:
+        """Look at the gates as a hard circuit on the validation prompts, and return their KL.
+
+        The least circuit that fits the budget is remembered, and gone back to where a step too far was taken. Prompts
+        that gates are fitted to come out below unseen ones; by how much says which share of the budget is theirs.
+        """
+        facts, scores = self.checkpoint.facts, by_site(self._scores())
+        hard = tidy({site: score > 0 for site, score in scores.items()})
+        kl, cost = self.study.validation.kl(hard), self.cost(hard)
+        if kl <= budget and (facts["least"] is None or cost < facts["least"]):
+            facts["least"] = cost
+            self._store(self.log_alpha, "least")
+        elif kl > budget and facts["least"] is not None:
+            self._return()
+        fitted = (self.dual.average or 0.0) / max(kl, 1e-9)
+        facts["share"] = min(1.0, max(LEAST_SHARE, (facts["share"] + fitted) / 2))
+        self.dual.budget = facts["share"] * budget
+        return kl
+
+    def _return(self) -> None:
+        """Go back to the least circuit that fitted, and stand still there."""
+        for kind, value in self.log_alpha.items():
+            value.data.copy_(self._tensor(kind, "least"))
+            self.optimiser.state[value]["exp_avg"].zero_()
+
+    @property
+    def _budgeted(self) -> bool:
+        return self.plan.size is None and not self.plan.penalties
+
+    def _scores(self) -> LogAlpha:
+        """The gates, those of earlier rounds' closed nodes below all others."""
+        shut = -self.plan.relaxation.limit - 2
+        return {kind: value.detach().masked_fill(~self.allowed[kind], shut) for kind, value in self.log_alpha.items()}
 
     def circuit(self, index: int, budget: float) -> tuple[Kept, dict[Site, Float[Tensor, " unit"]], float]:
         """The hard circuit of round `index`, its scores, and its KL on the validation prompts.
@@ -86,32 +122,29 @@ class Search:
             self._store(self.allowed, f"kept {index}")
             self._store(gates, f"scores {index}")
             kls.append(kl)
-            self._save()
+            self.study.keep({})
         kept, scores = (
-            self._by_site({kind: self._tensor(kind, f"{what} {index}") for kind in self.plan.kinds})
+            by_site({kind: self._tensor(kind, f"{what} {index}") for kind in self.plan.kinds})
             for what in ("kept", "scores")
         )
         return kept, scores, float(kls[index])
 
     def _hardened(self, budget: float) -> tuple[Kept, LogAlpha, float]:
         """The gates as they are, made hard."""
-        plan, study = self.plan, self.study
-        limit = plan.relaxation.limit
-        scores = {
-            kind: value.detach().masked_fill(~self.allowed[kind], -limit - 2) for kind, value in self.log_alpha.items()
-        }
-        sites = self._by_site(scores)
+        plan, validation, scores = self.plan, self.study.validation, self._scores()
+        sites, limit = by_site(scores), plan.relaxation.limit
         self.tell("threshold", 0, 1)
+        kept: Kept
         if plan.penalties:
             kept = tidy({site: score > 0 for site, score in sites.items()})
         elif plan.size is not None:
             size = plan.size
             kept = calibrate(sites, lambda kept: self.cost(kept) <= size, limit=limit, tries=20, largest=True)
         else:
-            kept = calibrate(sites, lambda kept: study.validation.kl(kept) <= budget, limit=limit)
-            allowed = self._by_site(self.allowed)
-            kept = polish(kept, allowed, study.validation, budget, tries=plan.polish, tell=self.tell)
-        return kept, scores, study.validation.kl(kept)
+            kept = within(
+                budget, sites, by_site(self.allowed), validation, limit=limit, tries=plan.polish, tell=self.tell
+            )
+        return kept, worth(scores), validation.kl(kept)
 
     def step(self, step: int) -> dict[str, float]:
         """One optimisation step on the rows of this step; returns loss, KL, size and price as they were before it."""
@@ -123,7 +156,7 @@ class Search:
         else:
             # the two weights sum to 1: Adam would answer a price that falls by smaller steps
             weight = (1.0 if plan.size is not None else price) / (1 + price)
-            target = (1 - weight) * cost
+            target = (1 - weight) * cost.log()  # halving a small circuit is worth as much as halving a large one
         self.optimiser.zero_grad()
         target.backward()
         kl = self._add_slopes(step, rows, weight)
@@ -147,7 +180,7 @@ class Search:
             gates = {
                 kind: plan.relaxation(value, generator) * self.allowed[kind] for kind, value in self.log_alpha.items()
             }
-            with masking(study.subject, self._by_site(gates), study.reference(some)):
+            with masking(study.subject, by_site(gates), study.corrupted(some)):
                 logits = study.subject.logits(study.pairs.clean[some])
             kl = metrics.kl(study.full[some].to(logits.device), logits).sum() / len(rows)
             slopes = torch.autograd.grad(weight * kl, leaves)
@@ -167,41 +200,6 @@ class Search:
                 "the state of the step before is kept; start again with float32 weights or a smaller --lr",
             )
 
-    def _start(self) -> None:
-        """Gates at their first values: all open, or ranked by integrated gradients of KL."""
-        plan, subject = self.plan, self.study.subject
-        shape = {kind: (len(subject), subject.units(kind)) for kind in plan.kinds}
-        start = {kind: torch.full(shape[kind], COARSE_START.get(kind, FINE_START)) for kind in plan.kinds}
-        if plan.warm_start and not COARSE_START.keys() >= set(plan.kinds):
-            scores = self._attribution()
-            for kind in plan.kinds:
-                if kind not in COARSE_START:
-                    stacked = torch.stack([scores[Site(layer, kind)] for layer in range(len(subject))])
-                    start[kind] = ranked(stacked.abs(), plan.share)
-        self._store(start, "log_alpha")
-        self._store({kind: torch.ones(shape[kind], dtype=torch.bool) for kind in plan.kinds}, "allowed")
-
-    def _attribution(self) -> dict[Site, Float[Tensor, " unit"]]:
-        plan, study = self.plan, self.study
-        rows = torch.arange(min(64, len(study.pairs)))  # enough to rank by; the gates see all pairs
-        done = 0
-
-        def told(prompts: int) -> None:
-            nonlocal done
-            done += prompts
-            self.tell("attribution", done, plan.warm_start * len(rows))
-
-        scores = attribution(
-            study.subject,
-            study.pairs[rows],
-            study.reference,
-            objective="kl" if plan.warm_start > 1 else "logit-difference",
-            steps=plan.warm_start,
-            batch_size=2 * plan.batch,
-            on_step=told,
-        )
-        return coarsen(study.subject, scores, plan.kinds)
-
     def _optimiser(self) -> torch.optim.Adam:
         """Adam with its moments as they were kept."""
         optimiser = torch.optim.Adam(self.log_alpha.values(), lr=self.plan.lr, betas=BETAS)
@@ -219,13 +217,8 @@ class Search:
                 self._store({kind: self.optimiser.state[value][name] for kind, value in self.log_alpha.items()}, name)
             else:  # a new round starts with a fresh optimiser
                 self.checkpoint.tensors = {k: v for k, v in self.checkpoint.tensors.items() if not k.endswith(name)}
-        self.checkpoint.facts |= {"step": step, "round": index, "price": self.dual.price, "average": self.dual.average}
-        self._save()
-
-    def _save(self) -> None:
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.checkpoint.save(self.path)
+        self.checkpoint.facts |= {"step": step, "round": index, "base": self.dual.base, "average": self.dual.average}
+        self.study.keep({})
 
     def _rows(self, step: int) -> Tensor:
         """The rows of one step: each epoch passes over all pairs in its own order."""
@@ -241,9 +234,6 @@ class Search:
         layers = range(len(self.study.subject))
         hard = {kind: torch.stack([kept[Site(layer, kind)] for layer in layers]).float() for kind in self.plan.kinds}
         return float(self.study.prices.expected(hard))
-
-    def _by_site(self, stacked: Mapping[Kind, Tensor]) -> dict[Site, Tensor]:
-        return {Site(layer, kind): row for kind, rows in stacked.items() for layer, row in enumerate(rows)}
 
     def _tensor(self, kind: Kind, name: str) -> Tensor:
         return self.checkpoint.tensors[f"{kind}.{name}"].clone()

@@ -5,22 +5,20 @@ nodes multiply; a closed node takes its reference's value. Departures, each an o
 per granularity; a start from integrated gradients; straight-through gates; a calibrated threshold and greedy polish.
 """
 
-import hashlib
 import logging
 import math
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from time import perf_counter
-from typing import Annotated, Any, ClassVar, Self, cast, get_args
+from typing import Annotated, ClassVar, Self, cast, get_args
 
-from subcircuit.circuit import Circuit, Origin
-from subcircuit.costs import Cost, Prices
+from subcircuit.circuit import Circuit
+from subcircuit.costs import Cost
 from subcircuit.errors import UnknownName, UsageError
-from subcircuit.finishing import Validation
 from subcircuit.gates import HardConcrete, Relaxation
-from subcircuit.intervention import Fill, Reference, acting, masked_logits
-from subcircuit.methods._plan import Plan, Study
+from subcircuit.methods._node_study import NodeStudy
+from subcircuit.methods._plan import Plan
 from subcircuit.methods._search import Search
+from subcircuit.methods._study import check, require
 from subcircuit.progress import Progress, silent
 from subcircuit.records import missed
 from subcircuit.sites import Kind
@@ -43,7 +41,7 @@ class NodePruning:
     kl: Annotated[float, "budget: KL(full || circuit) at the judged position, in nats, on validation prompts"] = 0.3
     size: Annotated[float | None, "in place of the budget: the fraction of the cost to keep, 0 to 1"] = None
     budgets: Annotated[str, "several KL budgets, e.g. 0.1,0.3,1: a nested family of circuits from one run"] = ""
-    steps: Annotated[int, "optimisation steps; each further budget of a family takes half as many"] = 150
+    steps: Annotated[int, "optimisation steps; each further budget of a family takes half as many"] = 120
     batch: Annotated[int, "prompt pairs in a step"] = 16
     lr: Annotated[float, "learning rate of the gates (Adam, no weight decay)"] = 0.3
     pairs: Annotated[int, "discovery prompt pairs"] = 192
@@ -56,7 +54,7 @@ class NodePruning:
     weights: Annotated[str, "in place of cost and budget: a penalty per granularity, e.g. head=1,neuron=5"] = ""
     gates: Annotated[str, "relaxation of the gates: median, straight-through or sampled"] = "median"
     warm_start: Annotated[int, "integration steps of the attribution pass the gates start from; 0 = all open"] = 4
-    open: Annotated[float, "share of each fine granularity that a warm start opens"] = 0.2
+    open: Annotated[float, "share of the fine nodes that a warm start opens; 0 = as few as the budget takes"] = 0.0
     polish: Annotated[int, "greedy trials at branch and head level; 0 = none"] = 12
     seed: Annotated[int, "seed of prompts, batches and noise"] = 0
     cache_gb: Annotated[float, "reference activations kept in memory, at most; what does not fit is recomputed"] = 2.0
@@ -87,16 +85,16 @@ class NodePruning:
         progress: Progress = silent,
     ) -> list[Circuit]:
         """One circuit per budget, the smallest budget first, each inside the one before it."""
-        study = self.study(subject, task, pairs, progress)
-        search = Search(self.plan(), study, asdict(self) | _identity(study, task), folder, progress)
+        study = NodeStudy("node-pruning", self, subject, task, pairs, folder)
+        study.prepare(progress)
+        search = Search(self.plan(), study, progress)
         circuits = []
         for index, budget in enumerate(self._budgets()):
-            start = perf_counter()
             search.run(index, budget)
             kept, scores, kl = search.circuit(index, budget)
-            result = {"kl": kl, "cost": search.cost(kept), "cache_bytes": study.reference.cached} | self._goal(budget)
-            origin = self._origin(study, task, budget, result, perf_counter() - start)
-            circuits.append(Circuit(scores, kept, origin))
+            cache = study.corrupted.cached
+            result = {"kl": kl, "cost": search.cost(kept), "cache_bytes": cache} | self._goal(budget)
+            circuits.append(Circuit(scores, kept, study.origin(result, kl=budget)))
             if missed(result):
                 log.warning("the budget is not met: %s; this is the nearest circuit", result)
         return circuits
@@ -105,25 +103,19 @@ class NodePruning:
         self._gated()
         self._penalties()
         self._budgets()
-        named = {"gates": ("gate relaxation", Relaxation), "reference": ("reference", Fill), "cost": ("cost", Cost)}
-        for name, (what, known) in named.items():
+        check(self)
+        for name, what, known in (("gates", "gate relaxation", Relaxation), ("cost", "cost", Cost)):
             if getattr(self, name) not in get_args(known):
                 raise UnknownName(what, getattr(self, name), get_args(known))
-        for name in ("steps", "batch", "pairs", "validation"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("warm_start", "polish", "seed"):
-            self._require(name, getattr(self, name) >= 0, "0 or more")
-        self._require("lr", 0 < self.lr < math.inf, "a number above 0")
-        self._require("open", 0 <= self.open <= 1, "a share from 0 to 1")
-        self._require("cache_gb", 0 <= self.cache_gb < math.inf, "a number of gigabytes, 0 or more")
-        self._require("size", self.size is None or 0 < self.size <= 1, "a share of the cost, above 0 and at most 1")
+        require(self, "steps", self.steps >= 1, "at least 1")
+        for name in ("warm_start", "polish"):
+            require(self, name, getattr(self, name) >= 0, "0 or more")
+        require(self, "lr", 0 < self.lr < math.inf, "a number above 0")
+        require(self, "open", 0 <= self.open <= 1, "a share from 0 to 1")
+        require(self, "size", self.size is None or 0 < self.size <= 1, "a share of the cost, above 0 and at most 1")
         goals = [name for name in ("budgets", "size", "weights") if getattr(self, name)]
         if len(goals) > 1:
             raise UsageError(f"{' and '.join(goals)} are different goals", "give one of them")
-
-    def _require(self, name: str, right: bool, form: str) -> None:
-        if not right:
-            raise UsageError(f"{name} is {getattr(self, name)}", f"give {form}")
 
     @classmethod
     def paper(cls, **changes: object) -> Self:
@@ -192,6 +184,7 @@ class NodePruning:
             steps=self.steps,
             batch=self.batch,
             lr=self.lr,
+            budget=self._budgets()[0],
             size=self.size,
             penalties=self._penalties(),
             warm_start=self.warm_start,
@@ -199,66 +192,3 @@ class NodePruning:
             polish=self.polish,
             seed=self.seed,
         )
-
-    def study(self, subject: Subject, task: Task, pairs: Pairs | None = None, tell: Progress = silent) -> Study:
-        """Draw the prompts and run the full model and its references once."""
-        pairs = pairs or task.pairs(subject.tokenizer, self.pairs, seed=self.seed, split="train")
-        held_out = task.pairs(subject.tokenizer, self.validation, seed=self.seed, split="validation")
-        sites = acting(subject.sites(*self._gated()))
-        size = 2 * self.batch  # a pass without gradients has room for twice the prompts
-        tell("references", 0, 2)
-
-        def filled(by: Pairs, cache_gb: float) -> Reference:
-            fill, cache = cast(Fill, self.reference), int(cache_gb * 2**30)
-            return Reference(
-                subject,
-                fill,
-                by.clean,
-                by.corrupt,
-                sites,
-                source=pairs.clean,
-                seed=self.seed,
-                cache_bytes=cache,
-                batch_size=size,
-            )
-
-        reference = filled(pairs, self.cache_gb)
-        tell("references", 1, 2)
-        validation = Validation(subject, held_out, filled(held_out, self.cache_gb - reference.cached / 2**30), size)
-        tokens = float(pairs.clean.lengths.float().mean())
-        prices = Prices.of(subject, cast(Cost, self.cost), tokens, self._gated())
-        full = masked_logits(subject, pairs.clean, {}, reference, batch_size=size)
-        tell("references", 2, 2)
-        return Study(subject, pairs, reference, validation, prices, full)
-
-    def _origin(self, study: Study, task: Task, budget: float, result: dict[str, float], seconds: float) -> Origin:
-        subject = study.subject
-        return Origin(
-            model=subject.name,
-            revision=subject.revision,
-            family=subject.family_name,
-            dtype=str(subject.dtype).removeprefix("torch."),
-            task=task.name,
-            task_options=_options(task),
-            method="node-pruning",
-            settings=asdict(self) | {"kl": budget},
-            reference=cast(Fill, self.reference),
-            seed=self.seed,
-            pairs={"train": len(study.pairs), "validation": len(study.validation.pairs)},
-            seconds=seconds,
-            result=result,
-        )
-
-
-def _options(task: Task) -> dict[str, Any]:
-    return asdict(task) if is_dataclass(task) and not isinstance(task, type) else {}
-
-
-def _identity(study: Study, task: Task) -> dict[str, Any]:
-    """What a state on disk must share with a search besides its settings: the model, the task and the very prompts."""
-    digest = hashlib.sha256()
-    for prompts in (study.pairs.clean, study.pairs.corrupt):
-        digest.update(prompts.ids.numpy().tobytes())
-    subject = study.subject
-    model = {"model": subject.name, "revision": subject.revision, "dtype": str(subject.dtype)}
-    return model | {"task": task.name, "task_options": _options(task), "prompts": digest.hexdigest()[:16]}

@@ -1,0 +1,26 @@
+"""Evidence: what a circuit's scores are worth, on prompts that played no part in finding it.
+
+`evidence` is the short form: one table of scores beside its controls. `full_evidence` adds faithfulness curves,
+completeness, minimality, hypothesis tests, outliers and stability. `compare` puts runs side by side.
+"""
+
+from subcircuit.evaluation.comparison import Comparison, compare
+from subcircuit.evaluation.controls import Evidence, evidence
+from subcircuit.evaluation.full import FullEvidence, full_evidence
+from subcircuit.evaluation.panel import Panel
+from subcircuit.evaluation.setting import Setting
+from subcircuit.scores import Estimate, Scores, judge
+
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Evidence",
+    "FullEvidence",
+    "Panel",
+    "Scores",
+    "Setting",
+    "compare",
+    "evidence",
+    "full_evidence",
+    "judge",
+]

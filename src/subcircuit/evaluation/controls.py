@@ -1,0 +1,136 @@
+"""Evidence: how well a hard mask does on prompts nobody has looked at, with its controls beside it.
+
+Faithfulness is `(circuit - empty) / (full - empty)` in mean logit difference, a ratio of means. Intervals are 95%
+percentile bootstraps over prompts. Controls have the circuit's own size per kind: 20 random circuits, and the circuits
+that one attribution pass and integrated gradients would choose.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from subcircuit.circuit import Circuit, Size
+from subcircuit.errors import DataError
+from subcircuit.evaluation.edge_panel import panel_of
+from subcircuit.evaluation.panel import Panel
+from subcircuit.evaluation.setting import Setting
+from subcircuit.scores import Scores
+from subcircuit.subject import Subject
+from subcircuit.tasks._base import Split, Task
+
+__all__ = ["Evidence", "evidence", "of_panel"]
+
+SCHEMA = 1
+
+
+class Evidence(BaseModel):
+    """`evidence.json`: a circuit's scores on one split, beside the scores that would prove nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA
+    setting: Setting | None = Field(
+        default=None, description="what the numbers depend on; null in files of early versions"
+    )
+    split: str
+    pairs: int
+    reference: str
+    seed: int
+    sizes: dict[str, Size]
+    full: Scores
+    circuit: Scores
+    empty: Scores
+    attribution: Scores = Field(description="same size, by one attribution patching pass on the discovery prompts")
+    integrated: Scores = Field(description="same size, by integrated gradients of KL on the discovery prompts")
+    random: list[Scores] = Field(description="same size, drawn at random")
+    prompts: dict[str, list[float]] = Field(description="the circuit's kl and logit_difference, prompt by prompt")
+
+    @property
+    def answered(self) -> bool:
+        """Whether the full model prefers the right answers more than the empty circuit does, beyond both intervals."""
+        return self.full.logit_difference.low > self.empty.logit_difference.high
+
+    @property
+    def verdict(self) -> str:
+        """`evidence` or `no evidence`.
+
+        Evidence: there is something to explain (`answered`); the circuit is nearer to the full model than the empty and
+        every random one are, and at least as near as those that attribution would choose.
+        """
+        kl = self.circuit.kl.mean
+        above_chance = all(kl < rival.kl.mean for rival in (self.empty, *self.random))
+        above_baselines = all(kl <= rival.kl.mean for rival in (self.attribution, self.integrated))
+        return "evidence" if self.answered and above_chance and above_baselines else "no evidence"
+
+    def save(self, folder: str | Path) -> None:
+        """Write `evidence.json`, whole or not at all."""
+        path = Path(folder) / "evidence.json"
+        (partial := path.with_suffix(".json.part")).write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Evidence":
+        """Read it back. Raises DataError when it is missing or broken."""
+        path = Path(folder) / "evidence.json"
+        try:
+            found = cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is missing", f"run: subcircuit score {folder}") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is not an evidence file: {error}", f"run: subcircuit score {folder}") from error
+        if found.schema_version != SCHEMA:
+            raise DataError(f"{path} has schema version {found.schema_version}; this version reads {SCHEMA}")
+        return found
+
+
+def evidence(
+    subject: Subject,
+    circuit: Circuit,
+    task: Task,
+    *,
+    n: int = 200,
+    split: Split = "test",
+    controls: int = 20,
+    seed: int = 0,
+    batch_size: int = 32,
+    cache_bytes: int = 2 << 30,
+    on_step: Callable[[str], None] = lambda name: None,
+) -> Evidence:
+    """Score a circuit's hard mask on a split that played no part in finding it.
+
+    `on_step` is told the name of each row before it is run. Raises DataError when the task cannot give the prompts.
+    """
+    panel = panel_of(circuit).draw(
+        subject,
+        circuit,
+        task,
+        n=n,
+        split=split,
+        seed=seed,
+        batch_size=batch_size,
+        cache_bytes=cache_bytes,
+        on_step=on_step,
+    )
+    return of_panel(panel, split, controls)
+
+
+def of_panel(panel: Panel, split: Split, controls: int) -> Evidence:
+    """The evidence on a panel's prompts, which are of `split`."""
+    circuit = panel.circuit
+    return Evidence(
+        setting=Setting.of(circuit, "outside the circuit"),
+        split=split,
+        pairs=len(panel.pairs),
+        reference=circuit.origin.reference,
+        seed=panel.seed,
+        sizes={str(kind): size for kind, size in circuit.sizes.items()},
+        circuit=panel.scores(panel.chosen),
+        attribution=panel.ranked("attribution", "logit-difference", 1),
+        integrated=panel.ranked("integrated gradients", "kl", 5),
+        random=panel.random(controls),
+        full=panel.scores(panel.whole),
+        empty=panel.scores(panel.empty),
+        prompts={name: [round(x, 5) for x in panel.chosen[name].tolist()] for name in ("kl", "logit_difference")},
+    )

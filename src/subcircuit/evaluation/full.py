@@ -1,0 +1,185 @@
+"""All that can be measured of a circuit on one set of prompts: `full.json`, beside the table of `evidence.json`."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from subcircuit.circuit import Circuit
+from subcircuit.errors import DataError
+from subcircuit.evaluation.completeness import (
+    Complement,
+    Incompleteness,
+    Recovered,
+    complement,
+    incompleteness,
+    recovered,
+)
+from subcircuit.evaluation.curves import Curve, Order, curve
+from subcircuit.evaluation.edge_panel import EdgePanel, EdgeRanking, panel_of
+from subcircuit.evaluation.controls import Evidence, of_panel
+from subcircuit.evaluation.hypotheses import Redundancy, Tested, equivalence, independence, redundancy
+from subcircuit.evaluation.minimality import Minimality, coarse_kinds, inflated, minimality
+from subcircuit.evaluation.optimal import Optimal, optimal
+from subcircuit.evaluation.outliers import Outliers, outliers
+from subcircuit.evaluation.panel import Panel
+from subcircuit.evaluation.ranking import NodeRanking
+from subcircuit.evaluation.setting import Setting
+from subcircuit.evaluation.stability import Stability, again, by_prompt, over_prompts, over_seeds
+from subcircuit.scores import Estimate
+from subcircuit.sites import Node
+from subcircuit.subject import Subject
+from subcircuit.tasks._base import Split, Task
+
+__all__ = ["FullEvidence", "full_evidence"]
+
+SCHEMA = 1
+
+
+class FullEvidence(BaseModel):
+    """`full.json`: curves, completeness, minimality, tests, outliers and stability, each under its setting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA
+    split: str
+    pairs: int
+    seed: int
+    curves: list[Curve] = Field(description="one by signed score; where scores are effects, one by magnitude as well")
+    complement: Complement
+    recovered: Recovered
+    equivalence: Tested
+    independence: Tested
+    outliers: Outliers
+    stability: list[Stability] = Field(default_factory=list)
+    incompleteness: Incompleteness | None = Field(default=None, description="of circuits of nodes")
+    minimality: Minimality | None = Field(default=None, description="of circuits of nodes")
+    redundancy: Redundancy | None = Field(default=None, description="of circuits of nodes")
+    optimal: Optimal | None = Field(default=None, description="of circuits of nodes; null unless asked for")
+    passes: int = Field(description="masked runs of all prompts, the evidence's included")
+
+    @property
+    def cpr(self) -> Estimate | None:
+        """MIB's circuit performance ratio; higher is better, unbounded."""
+        means = self.curves[0].means
+        return means.area if means else None
+
+    @property
+    def cmd(self) -> Estimate | None:
+        """MIB's circuit-model distance; lower is better, 0 at best."""
+        means = self.curves[-1].means
+        return means.distance if means else None
+
+    def save(self, folder: str | Path) -> None:
+        """Write `full.json`, whole or not at all."""
+        path = Path(folder) / "full.json"
+        (partial := path.with_suffix(".json.part")).write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "FullEvidence":
+        """Read it back. Raises DataError when it is missing or broken."""
+        path = Path(folder) / "full.json"
+        cure = f"run: subcircuit score {folder} --full"
+        try:
+            found = cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is missing", cure) from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is not a file of full evidence: {error}", cure) from error
+        if found.schema_version != SCHEMA:
+            raise DataError(f"{path} has schema version {found.schema_version}; this version reads {SCHEMA}", cure)
+        return found
+
+
+def full_evidence(
+    subject: Subject,
+    circuit: Circuit,
+    task: Task,
+    *,
+    n: int = 200,
+    split: Split = "test",
+    controls: int = 20,
+    seed: int = 0,
+    exact: int = 32,
+    seeds: int = 5,
+    optimal_steps: int = 0,
+    batch_size: int = 32,
+    cache_bytes: int = 2 << 30,
+    on_step: Callable[[str], None] = lambda name: None,
+) -> tuple[Evidence, FullEvidence]:
+    """The evidence and all the rest, on the same prompts.
+
+    Args:
+        exact: nodes whose removal is measured by a run; the others are estimated to first order.
+        seeds: circuits in the comparison over seeds, this one included; each other is a search. Below 2 = none.
+        optimal_steps: steps in which the constants of optimal ablation are fitted; 0 = not at all.
+        on_step: told the name of each run before it begins.
+    """
+    panel = panel_of(circuit).draw(
+        subject,
+        circuit,
+        task,
+        n=n,
+        split=split,
+        seed=seed,
+        batch_size=batch_size,
+        cache_bytes=cache_bytes,
+        on_step=on_step,
+    )
+    table = of_panel(panel, split, controls)
+    found = _measured(panel, split)
+    more: dict[str, Any] = {"stability": []}
+    if circuit.edges is None:
+        more = _of_nodes(panel, exact)
+        more["stability"] = [over_prompts(circuit, subject, by_prompt(panel), seed=seed)]
+        more["optimal"] = optimal(panel, optimal_steps) if optimal_steps else None
+    if seeds > 1:
+        more["stability"].append(over_seeds(circuit, _told(again(circuit, subject, task), on_step), seeds))
+    return table, found.model_copy(update=more | {"passes": panel.passes})
+
+
+def _measured(panel: Panel, split: Split) -> FullEvidence:
+    """What circuits of nodes and of edges have in common."""
+    ranking = EdgeRanking(panel) if isinstance(panel, EdgePanel) else NodeRanking(panel)
+    orders: tuple[Order, ...] = ("score", "magnitude") if ranking.signed else ("score",)
+    circuit, rest, full = (each["logit_difference"] for each in (panel.chosen, panel.complement, panel.whole))
+    within, without = (Setting.of(panel.circuit, which) for which in ("outside the circuit", "the circuit"))
+    return FullEvidence(
+        split=split,
+        pairs=len(panel.pairs),
+        seed=panel.seed,
+        curves=[curve(ranking, order, seed=panel.seed) for order in orders],
+        complement=complement(panel),
+        recovered=recovered(panel),
+        equivalence=equivalence(circuit, full, within),
+        independence=independence(rest, full, without, seed=panel.seed),
+        outliers=outliers(panel),
+        passes=panel.passes,
+    )
+
+
+def _of_nodes(panel: Panel, exact: int) -> dict[str, Any]:
+    """What is measured node by node."""
+    drops = minimality(panel, exact)
+    coarse = coarse_kinds(panel.circuit.kept)
+    changes = {
+        each.node: each.change
+        for each in drops.nodes
+        if each.change is not None and Node.parse(each.node).site.kind in coarse
+    }
+    return {
+        "incompleteness": incompleteness(panel),
+        "minimality": drops,
+        "redundancy": redundancy(changes, inflated(panel), drops.setting),
+    }
+
+
+def _told(find: Callable[[int], Circuit], on_step: Callable[[str], None]) -> Callable[[int], Circuit]:
+    def told(seed: int) -> Circuit:
+        on_step(f"searching again with seed {seed}")
+        return find(seed)
+
+    return told

@@ -1,0 +1,221 @@
+"""The search of edge pruning: a gate for every edge, learned under a budget. The state is kept after every step."""
+
+import math
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subcircuit import metrics
+from subcircuit.batching import batched
+from subcircuit.edge_gradients import edge_attribution, passes
+from subcircuit.edges import rewired, rewired_logits
+from subcircuit.errors import NumericalError
+from subcircuit.gates import Dual, HardConcrete, Relaxation
+from subcircuit.methods._edge_study import EdgeStudy, Table
+from subcircuit.methods._plan import ranked, schedule
+from subcircuit.methods._study import Settings
+from subcircuit.progress import Progress
+
+__all__ = ["EdgePlan", "EdgeSearch"]
+
+BETAS = (0.9, 0.98)  # of Adam: prices change within tens of steps, and so do the gradients' sizes
+MARGIN = 0.6  # of the budget, for the prompts that the gates are fitted to: unseen ones come out above it
+ALL_OPEN = 3.0  # log_alpha
+AJAR = -1.0  # the lowest a gate starts: edges of a node that is shut on both sides would have no gradient
+SHARES = (0.01, 0.03, 0.1, 0.3, 0.6)  # of the edges, from which a search may start
+RANKING = 64  # pairs that are enough to rank by; the gates see all
+
+
+class EdgePlan(Settings, Protocol):
+    """The settings of a search."""
+
+    @property
+    def kl(self) -> float: ...
+    @property
+    def size(self) -> float | None: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def gates(self) -> str: ...
+    @property
+    def writers(self) -> bool: ...
+    @property
+    def warm_start(self) -> int: ...
+    @property
+    def open(self) -> float: ...
+
+
+class EdgeSearch:
+    """Gates, optimiser and dual variable; `run` goes on from wherever they are.
+
+    Everything random is a function of the seed and the step, so that a resumed search takes the steps it would have.
+    """
+
+    def __init__(self, plan: EdgePlan, study: EdgeStudy, tell: Progress) -> None:
+        self.plan, self.study, self.tell = plan, study, tell
+        self.relaxation = HardConcrete(cast(Relaxation, plan.gates))
+        self.writer_of = study.wiring.allowed.nonzero()[:, 1]  # of every edge
+        tell("references", 0, 1)
+        self.reference = study.reference(study.pairs)
+        everything = study.wiring.allowed.float()
+        self.full = rewired_logits(
+            study.subject, study.wiring, study.pairs.clean, everything, self.reference, batch_size=plan.batch
+        )
+        tell("references", 1, 1)
+        self.names = ["edge", "writer"] if plan.writers else ["edge"]
+        if not study.memory.tensors:
+            study.keep(self._start(), step=0, base=1.0, average=math.nan)
+        self.log_alpha = {name: self._tensor(name).requires_grad_() for name in self.names}
+        self.room = plan.batch  # pairs that fit in memory at once
+
+    def run(self) -> Table:
+        """The steps that are left. Returns every edge's log_alpha: the lower of its own and its writer's."""
+        memory, steps = self.study.memory, self.plan.steps
+        optimiser = self._optimiser()
+        base, average = memory.facts["base"], memory.facts["average"]
+        goal = self.plan.size or MARGIN * self.plan.kl
+        dual = Dual(goal, base, average=None if math.isnan(average) else average)
+        for step in range(memory.facts["step"], steps):
+            optimiser.param_groups[0]["lr"] = self.plan.lr * schedule(step, steps)
+            facts = self.step(step, optimiser, dual)
+            state = {f"{name}.{key}": value for name, key, value in self._moments(optimiser)}
+            gates = {name: value.detach() for name, value in self.log_alpha.items()}
+            self.study.keep(gates | state, step=step + 1, base=dual.base, average=cast(float, dual.average))
+            self.tell("gates", step + 1, steps, **facts)
+        least = self._by_edge(lambda log_alpha: log_alpha.detach(), torch.minimum)
+        return self._table(least)
+
+    def step(self, step: int, optimiser: torch.optim.Adam, dual: Dual) -> dict[str, float]:
+        """One optimisation step on the rows of this step; returns loss, KL, size and price as they were before it."""
+        price, sized = dual.price, self.plan.size is not None
+        share = self._by_edge(self.relaxation.p_open, torch.mul).mean()
+        weight = (1.0 if sized else price) / (1 + price)  # the two sum to 1, for the steps of Adam know no scale
+        target = (1 - weight) * share.log()  # halving a small circuit is worth as much as halving a large one
+        optimiser.zero_grad()
+        target.backward()
+        kl = self._add_slopes(step, weight)
+        loss = float(target.detach()) + weight * kl
+        self._require_finite(step, loss)
+        optimiser.step()
+        for value in self.log_alpha.values():
+            self.relaxation.clamp_(value)
+        size = float(share.detach())
+        dual.update(size if sized else kl)
+        return {"loss": loss, "kl": kl, "size": size, "price": price}
+
+    def _add_slopes(self, step: int, weight: float) -> float:
+        """Add the gradient of `weight * KL` over this step's rows to the gates' own, and return KL."""
+        study, rows, leaves = self.study, self._rows(step), list(self.log_alpha.values())
+        found = []
+
+        def part(which: Tensor) -> None:
+            some = rows[which]
+            generator = _generator(self.plan.seed, step)  # the same noise in each part
+            table = self._table(self._by_edge(lambda log_alpha: self.relaxation(log_alpha, generator), torch.mul))
+            with rewired(study.subject, study.wiring, table, self.reference(some)):
+                logits = study.subject.logits(study.pairs.clean[some])
+            kl = metrics.kl(self.full[some].to(logits.device), logits).sum() / len(rows)
+            slopes = torch.autograd.grad(weight * kl, leaves)
+            for leaf, slope in zip(leaves, slopes, strict=True):
+                leaf.grad = slope if leaf.grad is None else leaf.grad + slope
+            found.append(float(kl.detach()))
+
+        self.room = batched(part, study.pairs.clean.lengths[rows], min(self.room, len(rows)))
+        return sum(found)
+
+    def _by_edge(
+        self, of: Callable[[Tensor], Tensor], both: Callable[[Tensor, Tensor], Tensor]
+    ) -> Float[Tensor, " edge"]:
+        """Something of every edge's gate, combined with the same of its writer's where writers have gates."""
+        own = of(self.log_alpha["edge"])
+        return both(own, of(self.log_alpha["writer"])[self.writer_of]) if self.plan.writers else own
+
+    def _table(self, by_edge: Float[Tensor, " edge"]) -> Table:
+        allowed = self.study.wiring.allowed
+        return torch.zeros(allowed.shape).masked_scatter(allowed, by_edge)
+
+    def _start(self) -> dict[str, Tensor]:
+        """Gates at their first values: all open, or the best by integrated gradients of KL."""
+        plan = self.plan
+        start = {"edge": torch.full(self.writer_of.shape, ALL_OPEN)}
+        if plan.writers:
+            start["writer"] = torch.full((len(self.study.wiring.writers),), ALL_OPEN)
+        if plan.warm_start:
+            score = self._attribution()[self.study.wiring.allowed].abs()
+            for share in [plan.open] if plan.open else SHARES:
+                start["edge"] = ranked(score[None], share)[0].clamp(min=AJAR)
+                if plan.open or plan.size is not None or self._start_kl(start["edge"]) <= plan.kl:
+                    break
+        return start
+
+    def _start_kl(self, log_alpha: Float[Tensor, " edge"]) -> float:
+        """KL of the relaxed gates on a few discovery pairs."""
+        rows = torch.arange(min(2 * self.plan.batch, len(self.study.pairs)))
+        table = self._table(self.relaxation(log_alpha, _generator(self.plan.seed)))
+        prompts, wiring = self.study.pairs.clean[rows], self.study.wiring
+        size = self.plan.batch
+        logits = rewired_logits(self.study.subject, wiring, prompts, table, self.reference, batch_size=size)
+        return float(metrics.kl(self.full[rows], logits).mean())
+
+    def _attribution(self) -> Table:
+        plan, study = self.plan, self.study
+        rows = torch.arange(min(RANKING, len(study.pairs)))
+        done, total = 0, passes(study.subject, "inputs", plan.warm_start) * len(rows)
+
+        def told(prompts: int) -> None:
+            nonlocal done
+            done = min(done + prompts, total)  # a batch that ran out of memory is counted again
+            self.tell("attribution", done, total)
+
+        return edge_attribution(
+            study.subject,
+            study.wiring,
+            study.pairs[rows],
+            self.reference,
+            objective="kl",
+            path="inputs",
+            steps=plan.warm_start,
+            batch_size=plan.batch,
+            on_step=told,
+        )
+
+    def _optimiser(self) -> torch.optim.Adam:
+        """Adam with its moments as they were kept."""
+        optimiser = torch.optim.Adam(self.log_alpha.values(), lr=self.plan.lr, betas=BETAS)
+        for name, value in self.log_alpha.items():
+            if f"{name}.exp_avg" in self.study.memory.tensors:
+                keys = ("step", "exp_avg", "exp_avg_sq")
+                optimiser.state[value] = {key: self._tensor(f"{name}.{key}") for key in keys}
+        return optimiser
+
+    def _moments(self, optimiser: torch.optim.Adam) -> list[tuple[str, str, Tensor]]:
+        named = self.log_alpha.items()
+        return [(name, key, moment) for name, value in named for key, moment in optimiser.state[value].items()]
+
+    def _rows(self, step: int) -> Tensor:
+        """The rows of one step: each epoch passes over all pairs in its own order."""
+        n, size = len(self.study.pairs), min(self.plan.batch, len(self.study.pairs))
+        epoch, part = divmod(step, n // size)
+        order = torch.randperm(n, generator=_generator(self.plan.seed, -1, epoch))
+        return order[part * size : (part + 1) * size]
+
+    def _require_finite(self, step: int, loss: float) -> None:
+        slopes = [value.grad for value in self.log_alpha.values() if value.grad is not None]
+        if not math.isfinite(loss) or not all(slope.isfinite().all() for slope in slopes):
+            what = "gradient of the gates is not finite" if math.isfinite(loss) else f"loss is {loss}"
+            raise NumericalError(
+                f"the {what} at step {step + 1}",
+                "the state of the step before is kept; start again with float32 weights or a smaller --lr",
+            )
+
+    def _tensor(self, name: str) -> Tensor:
+        return self.study.memory.tensors[name].clone()
+
+
+def _generator(*seeds: int) -> torch.Generator:
+    return torch.Generator().manual_seed(hash(seeds) % (1 << 63))
