@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test test-all check bench clean
 
 demo: $(READY)
-	$(BIN)/subcircuit find node-pruning --model smollm2-135m --task ioi --out $(DEMO) --overwrite --steps 120
+	$(BIN)/subcircuit find node-pruning --model smollm2-135m --task ioi --out $(DEMO) --overwrite
 	$(BIN)/subcircuit score $(DEMO) --pairs 64
 	$(BIN)/subcircuit show $(DEMO)
 
@@ -31,6 +31,8 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/node_pruning.py
+	$(BIN)/python benchmarks/baselines.py
+	$(BIN)/python benchmarks/edges.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -28,11 +28,18 @@ def machine() -> dict[str, Any]:
     }
 
 
+def read(name: str) -> dict[str, Any]:
+    """What is in `results/NAME.json` so far."""
+    path = RESULTS / f"{name}.json"
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return known
+
+
 def write(name: str, figures: dict[str, Any]) -> Path:
     """Merge figures into `results/NAME.json`; what other parts wrote there stays."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = read(name)
     known |= figures | {"machine": machine(), "command": " ".join(["python", *sys.argv])}
     path.write_text(json.dumps(known, indent=1) + "\n")
     return path

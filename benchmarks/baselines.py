@@ -9,7 +9,7 @@ task can be compared whenever a part is added, by `subcircuit compare` too.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -41,7 +41,7 @@ FEW = 3  # random circuits of the same size, for all but the first method
 def measure(subject: Subject, name: str, method: str, settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
     """One circuit, found, scored and saved."""
     study, folder = task(name), args.runs / name / method
-    circuit = settings.find(subject, study, progress=_say)
+    circuit = _there(folder, settings) or settings.find(subject, study, progress=_say)
     circuit.save(folder)
     controls = args.controls if method == next(iter(METHODS)) else min(FEW, args.controls)
     start = perf_counter()
@@ -56,6 +56,14 @@ def measure(subject: Subject, name: str, method: str, settings: Settings, args: 
         "seconds": circuit.origin.seconds,
         "scoring_seconds": perf_counter() - start,
     }
+
+
+def _there(folder: Path, settings: Settings) -> Circuit | None:
+    """The circuit of an earlier run with the very same settings."""
+    if not (folder / "circuit.json").is_file():
+        return None
+    circuit = Circuit.load(folder)
+    return circuit if circuit.origin.settings == asdict(settings) else None
 
 
 def weights(subject: Subject, circuit: Circuit) -> float:

@@ -30,7 +30,14 @@ from subcircuit.edge_gradients import edge_attribution
 from subcircuit.edge_tables import best, connected
 from subcircuit.edges import rewired_logits, writer_sites
 from subcircuit.intervention import Reference, acting, masked_logits
+from subcircuit.methods._edge_search import EdgeSearch
+from subcircuit.methods._edge_study import EdgeStudy
+from subcircuit.methods._node_study import NodeStudy
+from subcircuit.methods._search import Search
+from subcircuit.methods.edge_pruning import EdgePruning
+from subcircuit.methods.node_pruning import NodePruning
 from subcircuit.metrics import logit_difference
+from subcircuit.progress import silent
 from subcircuit.sites import Kind
 from subcircuit.subject import Prompts, Subject
 from subcircuit.tasks._base import Pairs
@@ -139,35 +146,34 @@ def _spearman(wiring: Wiring, ours: torch.Tensor, theirs: dict[str, float]) -> f
 
 
 def peak(mode: str) -> None:
-    """Three passes in this process; prints its peak resident memory and the size of the model's weights, in bytes."""
+    """Three passes or steps in this process; prints its peak memory and the size of the model's weights, in bytes."""
     subject, pairs = gpt2_shaped() if mode in ("plain", "eap") else ioi()
-    run = _step(mode, subject, pairs) if mode.endswith("step") else None
-    if run is None:
-        run = plain_pass(subject, pairs.clean) if mode.endswith("plain") else lambda: eap(subject, pairs)
     weights = sum(weight.numel() * weight.itemsize for weight in subject.model.parameters())
-    for _ in range(3):
-        run()
+    if mode.endswith("step"):
+        _three_steps(mode, subject, pairs)
+    else:
+        run = plain_pass(subject, pairs.clean) if mode.endswith("plain") else lambda: eap(subject, pairs)
+        for _ in range(3):
+            run()
     print(json.dumps({"peak": own_peak(), "weights": weights}))
 
 
-def _step(mode: str, subject: Subject, pairs: Pairs) -> Callable[[], object]:
-    """One optimisation step with references recomputed, over all pairs."""
-    from subcircuit.methods._edge_search import EdgeSearch
-    from subcircuit.methods._edge_study import EdgeStudy
-    from subcircuit.methods._node_study import NodeStudy
-    from subcircuit.methods._search import Search
-    from subcircuit.methods.edge_pruning import EdgePruning
-    from subcircuit.methods.node_pruning import NodePruning
-    from subcircuit.progress import silent
-
-    count = iter(range(10**9))
+def _three_steps(mode: str, subject: Subject, pairs: Pairs) -> None:
+    """Optimisation steps over all pairs, from all open, references recomputed."""
+    few: dict[str, Any] = {
+        "pairs": PAIRS,
+        "batch": PAIRS,
+        "validation": 1,
+        "warm_start": 0,
+        "cache_gb": 0.0,
+        "steps": 3,
+    }
     if mode == "node-step":
-        nodes = NodePruning(pairs=PAIRS, batch=PAIRS, validation=1, warm_start=0, cache_gb=0.0)
-        search = Search(nodes.plan(), NodeStudy("node-pruning", nodes, subject, task("ioi"), pairs), silent)
-        return lambda: search.step(next(count))
-    method = EdgePruning(pairs=PAIRS, batch=PAIRS, validation=1, warm_start=0, cache_gb=0.0)
-    edges = EdgeSearch(method, EdgeStudy("edge-pruning", method, subject, task("ioi"), pairs), silent)
-    return lambda: edges.step(next(count))
+        nodes = NodePruning(**few)
+        Search(nodes.plan(), NodeStudy("node-pruning", nodes, subject, task("ioi"), pairs), silent).run(0, nodes.kl)
+    else:
+        edges = EdgePruning(**few)
+        EdgeSearch(edges, EdgeStudy("edge-pruning", edges, subject, task("ioi"), pairs), silent).run()
 
 
 def main() -> None:

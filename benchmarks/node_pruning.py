@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from _record import write
+from _record import read, write
 
 from subcircuit import NodePruning, evidence, load, task
 from subcircuit.methods._node_study import NodeStudy
@@ -28,6 +28,7 @@ from subcircuit.progress import silent
 MODEL = "smollm2-135m"
 TASKS = ("ioi", "greater-than", "gendered-pronoun", "docstring")
 BUDGETS = "0.1,0.3,1"
+RUNS = Path("runs/baselines")
 
 
 class Bench:
@@ -115,22 +116,31 @@ def memory_ratios(batch: int) -> dict[str, Any]:
 
 
 def curve(name: str, budgets: str, pairs: int, controls: int) -> list[dict[str, Any]]:
-    """The nested family of one task and the evidence of each of its circuits on the test split."""
+    """The nested family of one task and the evidence of each of its circuits on the test split.
+
+    Points of other budgets that have been measured stay. A circuit of a single budget is kept for `baselines.py`.
+    """
     subject, study = load(MODEL), task(name)
-    method = NodePruning(budgets=budgets)
+    single = "," not in budgets
+    method = NodePruning(kl=float(budgets)) if single else NodePruning(budgets=budgets)
     start = perf_counter()
     circuits = method.family(subject, study, progress=_say)
     seconds = perf_counter() - start
     points = []
     for circuit in circuits:
         found = evidence(subject, circuit, study, n=pairs, controls=controls)
+        if single:
+            circuit.save(RUNS / name / "node-pruning")
+            found.save(RUNS / name / "node-pruning")
         point = found.model_dump(exclude={"prompts"}) | {
             "verdict": found.verdict,
             "origin": circuit.origin.model_dump(),
         }
         points.append(point | {"budget": circuit.origin.result["budget"], "search_seconds": seconds})
         print(name, circuit.sizes, found.verdict, found.circuit, flush=True)
-    return points
+    measured = {point["budget"] for point in points}
+    others = [point for point in read("node_pruning").get(f"curve {name}", []) if point["budget"] not in measured]
+    return sorted(others + points, key=lambda point: point["budget"])
 
 
 def main() -> None:

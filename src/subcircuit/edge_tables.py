@@ -10,7 +10,7 @@ from torch import Tensor
 from subcircuit.sites import Kind, Site
 from subcircuit.wiring import PROJECTIONS, Wiring
 
-__all__ = ["Edges", "best", "connected", "live_nodes", "node_scores"]
+__all__ = ["Edges", "best", "connected", "live_nodes", "node_paths", "node_scores", "on_paths"]
 
 Truth = Bool[Tensor, "reader writer"]
 Scores = Float[Tensor, "reader writer"]
@@ -78,8 +78,63 @@ def live_nodes(wiring: Wiring, kept: Truth) -> dict[Site, Bool[Tensor, " unit"]]
     return alive
 
 
+def on_paths(wiring: Wiring, scores: Scores) -> Scores:
+    """Scores by which an edge is worth no more than the rest of its best path: the soft form of `connected`.
+
+    A path from the input to the logits is worth what its weakest edge is, an edge what the best path through it is. At
+    any threshold the edges above it are what is connected of those whose own score is above it.
+    """
+    scores = scores.masked_fill(~wiring.allowed, -torch.inf)
+    reached = _reached(wiring, scores)
+    through = torch.minimum(scores, torch.minimum(reached, _useful(wiring, scores)[:, None]))
+    return through.where(wiring.allowed, torch.zeros_like(scores))
+
+
+def _reached(wiring: Wiring, scores: Scores) -> Float[Tensor, " writer"]:
+    """The best path from the input to each writer."""
+    found = scores.new_full((len(wiring.writers),), torch.inf)  # the input; the others follow in their order
+    size = wiring.heads // wiring.groups
+
+    def taken(site: Site) -> Float[Tensor, " unit"]:
+        return torch.minimum(scores[wiring.rows(site)], found).amax(1)
+
+    for layer in range(wiring.layers):
+        q, k, v = (taken(Site(layer, kind)) for kind in PROJECTIONS)
+        if wiring.joined:
+            q, k = (each.amax().expand_as(each) for each in (q, k))
+        heads = torch.maximum(q, torch.maximum(k, v).repeat_interleave(size))
+        found[wiring.columns(Site(layer, Kind.HEAD))] = heads
+        found[wiring.columns(Site(layer, Kind.MLP))] = taken(Site(layer, Kind.MLP))
+    return found
+
+
+def _useful(wiring: Wiring, scores: Scores) -> Float[Tensor, " reader"]:
+    """The best path from what each reader belongs to, on to the logits."""
+    found = scores.new_full((len(wiring.readers),), torch.inf)  # the logits; the others follow, the last first
+
+    def read(site: Site) -> Float[Tensor, " unit"]:
+        return torch.minimum(scores[:, wiring.columns(site)], found[:, None]).amax(0)
+
+    for layer in reversed(range(wiring.layers)):
+        found[wiring.rows(Site(layer, Kind.MLP))] = read(Site(layer, Kind.MLP))
+        heads = read(Site(layer, Kind.HEAD))
+        groups = heads.view(wiring.groups, -1).amax(1)
+        for kind, used in ((Kind.Q, heads), (Kind.K, groups), (Kind.V, groups)):
+            all_bear = wiring.joined and kind is not Kind.V
+            found[wiring.rows(Site(layer, kind))] = heads.amax().expand_as(used) if all_bear else used
+    return found
+
+
 def node_scores(wiring: Wiring, scores: Scores) -> dict[Site, Float[Tensor, " unit"]]:
     """Of heads and MLPs, the sum over the edges that leave them: to first order, the effect of closing the node."""
-    sums = scores.sum(0)
+    return _by_node(wiring, scores.sum(0))
+
+
+def node_paths(wiring: Wiring, scores: Scores) -> dict[Site, Float[Tensor, " unit"]]:
+    """Of heads and MLPs, the best edge that leaves them; of scores `on_paths`, the best path that they are on."""
+    return _by_node(wiring, scores.masked_fill(~wiring.allowed, -torch.inf).amax(0))
+
+
+def _by_node(wiring: Wiring, by_writer: Float[Tensor, " writer"]) -> dict[Site, Float[Tensor, " unit"]]:
     sites = [Site(layer, kind) for layer in range(wiring.layers) for kind in (Kind.HEAD, Kind.MLP)]
-    return {site: sums[wiring.columns(site)] for site in sites}
+    return {site: by_writer[wiring.columns(site)] for site in sites}

@@ -1,23 +1,26 @@
 """Running a subject with edges switched off: each reader takes in its own version of the residual stream.
 
 What a writer adds in this run is replaced, in the eyes of one reader, by what it adds in a reference:
-`stream - sum(closed * (own - reference))` over the writers before it. The model itself runs as it is; only the inputs
-of its branches are corrected, so the stream that is handed on stays whole. Where a branch ends in a norm of its own,
-the reader sees that norm of the heads that are left to it.
+`stream - sum(closed * (own - reference))` over the writers before it; where most are closed, the same sum from its
+other end, `reference's stream + sum(open * (own - reference))`, for a difference of large sums leaves their rounding,
+which a norm amplifies. The model itself runs as it is; only the inputs of its branches are corrected, so the stream
+that is handed on stays whole. Where a branch ends in a norm of its own, the reader sees that norm of the heads that are
+left to it.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from subcircuit.batching import batched
 from subcircuit.intervention import Reference
 from subcircuit.layout import Edit
+from subcircuit.outbox import Outbox
 from subcircuit.prompts import Prompts
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
@@ -80,8 +83,9 @@ class _Run:
         self.subject, self.layout, self.wiring = subject, subject.layout, wiring
         self.closed, self.reference = closed, reference
         self.streams: dict[int, Tensor] = {}
-        self.outbox = _Outbox(len(wiring.writers))
-        self.branches: list[tuple[slice, Tensor, Tensor, nn.Module]] = []  # columns, additions, the branch, its norm
+        self.outbox = Outbox(len(wiring.writers))
+        self.branches: list[_Branch] = []
+        self.references: dict[int, Tensor] = {}  # the reference's stream, after so many writers
 
     def edits(self) -> dict[Site, Edit]:
         """One for every writer and reader, in the order of computation."""
@@ -98,17 +102,33 @@ class _Run:
 
     def _writer(self, site: Site) -> Edit:
         def edit(act: Tensor) -> Tensor:
-            added = contributions(self.subject, site, act, self.reference[site])
-            columns = self.wiring.columns(site)
-            if site.kind is Kind.HEAD and self.layout.family.post_norms:
-                projection, _ = self.layout.tap(site)
-                norm, _ = self.layout.tap(Site(site.layer, Kind.ATTN))
-                self.branches.append((columns, added, projection.forward(act.flatten(2)), norm))
-            else:
-                self.outbox.leave(columns, added)
+            columns, other = self.wiring.columns(site), self.reference[site].to(act.device, act.dtype)
+            added = contributions(self.subject, site, act, other)
+            other = other.expand(*other.shape[:2], *act.shape[2:])
+            if site.kind is not Kind.HEAD:
+                self._join(columns, added, other[:, :, 0])
+                return act
+            projection, _ = self.layout.tap(site)
+            written = projection.forward(other.flatten(2))
+            if not self.layout.family.post_norms:
+                self._join(columns, added, written)
+                return act
+            norm, _ = self.layout.tap(Site(site.layer, Kind.ATTN))
+            branch = _Branch(columns, added, projection.forward(act.flatten(2)), written, norm)
+            self.branches.append(branch)
+            self._refer(columns, norm.forward(written))
             return act
 
         return edit
+
+    def _join(self, columns: slice, added: Tensor, other: Tensor) -> None:
+        """Writers that add to the stream as they are, and what they and their biases add in the reference."""
+        self.outbox.leave(columns, added)
+        self._refer(columns, other)
+
+    def _refer(self, columns: slice, other: Tensor) -> None:
+        start = self.references.get(columns.start)
+        self.references[columns.stop] = other if start is None else start + other
 
     def _entry(self, layer: int) -> Edit:
         def edit(act: Tensor) -> Tensor:
@@ -121,8 +141,8 @@ class _Run:
         """One reader, whose stream is corrected where it comes in."""
 
         def edit(act: Tensor) -> Tensor:
-            taken = self._taken(rows, before)
-            return act if taken is None else act - taken[0, :, :, None]
+            seen = self._seen(rows, before, act[:, :, 0])
+            return act if seen is None else seen[0, :, :, None]
 
         return edit
 
@@ -130,10 +150,9 @@ class _Run:
         """Several readers behind one norm: each projects its own version of the stream."""
 
         def edit(act: Tensor) -> Tensor:
-            taken = self._taken(self.wiring.rows(site), self.wiring.before(site))
-            if taken is None:
+            streams = self._seen(self.wiring.rows(site), self.wiring.before(site), self.streams[site.layer])
+            if streams is None:
                 return act
-            streams = self.streams[site.layer] - taken
             if self.layout.family.pre_norms:
                 streams = self.layout.tap(Site(site.layer, Kind.ATTN_IN))[0].forward(streams)
             read = torch.bmm(streams.flatten(1, 2), self.layout.weight(site).mT).view(*streams.shape[:3], -1)
@@ -141,80 +160,47 @@ class _Run:
 
         return edit
 
-    def _taken(self, rows: slice, before: int) -> Float[Tensor, "reader batch pos hidden"] | None:
-        """What the readers of these rows must not see, in their own versions; None where they see all."""
+    def _seen(
+        self, rows: slice, before: int, stream: Float[Tensor, "batch pos hidden"]
+    ) -> Float[Tensor, "reader batch pos hidden"] | None:
+        """What the readers of these rows take in, each in its own version; None where they see the whole stream."""
         closed = self.closed[rows, :before]
         if not closed.requires_grad and not closed.any():
             return None
-        total = self.outbox.take(closed)
-        for columns, added, branch, norm in self.branches:
-            if columns.stop <= before:
-                share = closed[:, columns].to(added.device, added.dtype)
-                left = branch - torch.einsum("rw,wbtd->rbtd", share, added)
-                total = total + (norm.forward(branch) - norm.forward(left))
-        return total
+        closed = closed.to(stream.device)
+        far = _nearer(closed)
+        seen = _either(far, self.references[before], stream) - self.outbox.take(closed - far[:, None].float())
+        for branch in self.branches:
+            if branch.columns.stop <= before:
+                whole = _either(far, branch.norm.forward(branch.reference), branch.norm.forward(branch.own))
+                seen = seen + (branch.norm.forward(branch.left(closed[:, branch.columns])) - whole)
+        return seen
 
 
-class _Outbox:
-    """What writers have left so far, side by side in one tensor, so that readers take from it by one product."""
+@dataclass(frozen=True)
+class _Branch:
+    """Heads that join the stream through a norm."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.columns: list[int] = []
-        self.left: list[Tensor] = []
-        self.buffer: Tensor | None = None
+    columns: slice
+    added: Float[Tensor, "writer batch pos hidden"]
+    own: Float[Tensor, "batch pos hidden"]  # before the norm, biases included
+    reference: Float[Tensor, "#batch #pos hidden"]
+    norm: nn.Module
 
-    def leave(self, columns: slice, added: Float[Tensor, "writer batch pos hidden"]) -> None:
-        if self.buffer is None:
-            self.buffer = added.new_empty(self.size, *added.shape[1:])
-        slot = self.buffer[len(self.columns) : len(self.columns) + len(added)]
-        self.left.append(_Leave.apply(added, slot))  # type: ignore[no-untyped-call]
-        self.columns += range(columns.start, columns.stop)
-
-    def take(self, closed: Float[Tensor, "reader writer"]) -> Float[Tensor, "reader batch pos hidden"]:
-        """The sum of what is closed to each reader. Its columns are all writers up to some point."""
-        assert self.buffer is not None
-        columns = [column for column in self.columns if column < closed.shape[1]]
-        share = closed[:, columns].to(self.buffer.device, self.buffer.dtype)
-        taken: Tensor = _Take.apply(share, self.buffer[: len(columns)], *self.left)  # type: ignore[no-untyped-call]
-        return taken
+    def left(self, closed: Float[Tensor, "reader writer"]) -> Float[Tensor, "reader batch pos hidden"]:
+        """What each reader sees of the heads, before the norm."""
+        far = _nearer(closed)
+        share = (closed - far[:, None].float()).to(self.added.dtype)
+        return _either(far, self.reference, self.own) - torch.einsum("rw,wbtd->rbtd", share, self.added)
 
 
-class _Leave(torch.autograd.Function):
-    """A copy into a slot, through which gradients come back: autograd keeps no second one."""
-
-    @staticmethod
-    def forward(ctx: Any, added: Tensor, slot: Tensor) -> Tensor:
-        return slot.copy_(added).detach()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+def _nearer(closed: Float[Tensor, "reader writer"]) -> Bool[Tensor, " reader"]:
+    """Whose sum starts from the reference, as most of its edges are closed."""
+    return closed.detach().mean(1) > 0.5
 
 
-class _Take(torch.autograd.Function):
-    """`share @ box`, where the box's rows are what `left` holds, one after the other."""
-
-    @staticmethod
-    def forward(ctx: Any, share: Tensor, box: Tensor, *left: Tensor) -> Tensor:
-        ctx.save_for_backward(share)
-        ctx.box, ctx.lengths = box.detach(), [len(each) for each in left]  # later writers use other rows of it
-        return (share @ box.flatten(1)).view(len(share), *box.shape[1:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (share,) = ctx.saved_tensors
-        flat = grad.flatten(1)
-        to_share = flat @ ctx.box.flatten(1).mT if ctx.needs_input_grad[0] else None
-        to_box = (share.mT @ flat).view(ctx.box.shape)
-        return to_share, None, *(_pieces(to_box, ctx.lengths))
-
-
-def _pieces(box: Tensor, lengths: list[int]) -> list[Tensor | None]:
-    """The rows of each of `lengths`; None for those past the end of the box, which came later."""
-    pieces: list[Tensor | None] = []
-    start = 0
-    for length in lengths:
-        pieces.append(box[start : start + length] if start + length <= len(box) else None)
-        start += length
-    return pieces
+def _either(far: Bool[Tensor, " reader"], reference: Tensor, own: Tensor) -> Float[Tensor, "#reader batch pos hidden"]:
+    """One of the two for every reader, without copies where it is the same for all."""
+    if far.all() or not far.any():
+        return (reference if far.any() else own)[None]
+    return torch.where(far[:, None, None, None], reference, own)

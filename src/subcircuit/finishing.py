@@ -4,6 +4,7 @@ Both look at validation prompts only, and at hard masks only.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,10 +19,11 @@ from subcircuit.sites import CHILDREN, Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs
 
-__all__ = ["Validation", "calibrate", "reduced", "reopened", "reranked", "within"]
+__all__ = ["Finish", "Validation", "calibrate", "reduced", "reopened", "reranked"]
 
 COARSE = (Kind.ATTN, Kind.MLP, Kind.HEAD)
 Truth = dict[Site, Bool[Tensor, " unit"]]
+Scores = Mapping[Site, Float[Tensor, " unit"]]
 Change = tuple[bool, Site, int]  # True to reopen, False to close; which unit
 
 
@@ -106,35 +108,39 @@ def reranked(
     return found
 
 
-def within(
-    budget: float,
-    scores: Mapping[Site, Float[Tensor, " unit"]],
-    allowed: Kept,
-    validation: Validation,
-    *,
-    limit: float,
-    tries: int,
-    tell: Progress,
-) -> Truth:
-    """The smallest circuit of these scores that the budget for KL allows.
+@dataclass(frozen=True)
+class Finish:
+    """From scores to the smallest hard circuit whose KL on validation prompts stays within a budget."""
 
-    A threshold; then heads that lower KL most are reopened and what that gains is spent on a higher threshold; then
-    branches and heads that the budget does not need are closed. A third of the `tries` are reopenings.
-    """
+    budget: float
+    allowed: Kept
+    validation: Validation
+    limit: float  # |score| never passes it
+    tell: Progress
 
-    def fits(kept: Truth) -> bool:
-        return validation.kl(kept) <= budget
+    def threshold(self, scores: Scores) -> Truth:
+        """The smallest circuit above some threshold that fits."""
+        return calibrate(self._order(scores), self._fits, limit=self.limit)
 
-    begun = tidy({site: score > 0 for site, score in scores.items()})
-    order = reranked(scores, validation.slopes(begun), limit)
-    kept = calibrate(order, fits, limit=limit)
-    better = reopened(kept, allowed, validation, tries=tries // 3, tell=tell)
-    new = {site: truth & ~kept[site] for site, truth in better.items()}
-    if any(truth.any() for truth in new.values()):
-        kept = calibrate(
-            {site: score.masked_fill(new[site], limit) for site, score in order.items()}, fits, limit=limit
-        )
-    return reduced(kept, allowed, validation, budget, tries=tries - tries // 3, tell=tell)
+    def polish(self, kept: Truth, scores: Scores, *, tries: int) -> Truth:
+        """Reopen heads that lower KL most and spend what that gains on a higher threshold; then close what is idle.
+
+        A third of the `tries` are reopenings.
+        """
+        better = reopened(kept, self.allowed, self.validation, tries=tries // 3, tell=self.tell)
+        new = {site: truth & ~kept[site] for site, truth in better.items()}
+        if any(truth.any() for truth in new.values()):
+            order = {site: score.masked_fill(new[site], self.limit) for site, score in self._order(scores).items()}
+            kept = calibrate(order, self._fits, limit=self.limit)
+        tries -= tries // 3
+        return reduced(kept, self.allowed, self.validation, self.budget, tries=tries, tell=self.tell)
+
+    def _fits(self, kept: Truth) -> bool:
+        return self.validation.kl(kept) <= self.budget
+
+    def _order(self, scores: Scores) -> Scores:
+        begun = tidy({site: score > 0 for site, score in scores.items()})
+        return reranked(scores, self.validation.slopes(begun), self.limit)
 
 
 def reopened(kept: Truth, allowed: Kept, validation: Validation, *, tries: int, tell: Progress) -> Truth:

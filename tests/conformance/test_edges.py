@@ -133,12 +133,8 @@ def test_every_single_edge_closed_is_the_expanded_model_without_it(decoder: str)
 @by_hand
 @pytest.mark.parametrize("fill", ["mean", "zero", "resample"])
 def test_other_references_fill_closed_edges(decoder: str, fill: Fill) -> None:
-    """Means and zeros made by hand; under resampling every prompt reads from the donor that the seed draws.
-
-    In double precision, for a norm makes something of whatever rounding leaves of a stream of zeros.
-    """
+    """Means and zeros made by hand; under resampling every prompt reads from the donor that the seed draws."""
     subject = tiny(decoder)
-    subject.model.double()
     wiring, pairs, expanded = Wiring.of(subject.layout), random_pairs(subject), EXPANDED[decoder](subject.model)
     table, reference = half(wiring, seed=5), Reference(subject, fill, pairs.clean, pairs.corrupt, writer_sites(subject))
     _, own = expanded.run(reference.donors.ids if reference.donors else pairs.clean.ids)
@@ -147,4 +143,33 @@ def test_other_references_fill_closed_edges(decoder: str, fill: Fill) -> None:
         own = {name: scale * value.mean((0, 1), keepdim=True) for name, value in own.items()}
     expected, _ = expanded.run(pairs.clean.ids, names(wiring, ~table), own)
     logits = rewired_logits(subject, wiring, pairs.clean, table, reference)
-    torch.testing.assert_close(logits, expected.float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@by_hand
+@pytest.mark.parametrize("fill", ["corrupt", "zero"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_reader_that_is_cut_off_sees_the_reference_and_no_rounding(decoder: str, fill: Fill, seed: int) -> None:
+    """A norm would make as much of what rounding leaves of a stream of zeros as of any stream."""
+    subject = tiny(decoder)
+    wiring, pairs, expanded = Wiring.of(subject.layout), random_pairs(subject, seed=seed), EXPANDED[decoder]
+    table = wiring.allowed.clone()
+    table[torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[: len(table) // 2]] = False
+    _, own = expanded(subject.model).run(pairs.corrupt.ids)
+    if fill == "zero":
+        own = {name: torch.zeros_like(value) for name, value in own.items()}
+    expected, _ = expanded(subject.model).run(pairs.clean.ids, names(wiring, ~table), own)
+    reference = Reference(subject, fill, pairs.clean, pairs.corrupt, writer_sites(subject))
+    logits = rewired_logits(subject, wiring, pairs.clean, table, reference)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@decoders
+def test_logits_and_slopes_do_not_jump_where_a_sum_is_taken_from_its_other_end(decoder: str) -> None:
+    """Below one half of its edges a reader's sum starts from the reference."""
+    study = edge_study(decoder)
+    found = []
+    for share in (0.5 - 1e-6, 0.5 + 1e-6):
+        table = study.wiring.allowed * share
+        found.append((study.logits(table), study.slopes(table)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-3)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from commands import Ask, asking
+from commands import Ask
 from subcircuit import plugins
 from subcircuit.circuit import Circuit, Origin
 from subcircuit.edge_tables import Edges
@@ -16,11 +16,6 @@ from subcircuit.sites import Kind, Site
 from tiny_task import planted_study
 
 QUICK = "attribution-patching"
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    return asking(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

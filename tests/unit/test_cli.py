@@ -10,21 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from commands import Ask, asking
+from commands import Ask
 from subcircuit import errors, plugins
 from subcircuit.builtin import builtin_models
 from subcircuit.cli._shell import stoppable
-from tiny_folder import Study, study
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    return asking(monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return study(tmp_path_factory.mktemp("study"))
+from tiny_folder import Study
 
 
 @pytest.mark.parametrize(

@@ -14,28 +14,18 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from commands import Ask, asking, schema
+from commands import Ask, schema
 from subcircuit.circuit import Circuit
 from subcircuit.cli._find import _recorded
 from subcircuit.errors import Interrupted
 from subcircuit.evaluation import Evidence
 from subcircuit.runs import RunFolder
 from tiny import NODES
-from tiny_folder import Study, study
+from tiny_folder import Study
 
 SETTINGS = ("--kl", "0.05", "--steps", "60", "--batch", "8", "--lr", "0.15")
 MANY = ("--steps", "250")
 FILES = {"run.yaml", "circuit.json", "scores.safetensors"}
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    return asking(monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return study(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")

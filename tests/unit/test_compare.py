@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import Ask, asking
+from commands import Ask
 from edge_circuits import SMALL, circuit_of
 from subcircuit.circuit import Circuit
 from subcircuit.edge_tables import Edges
@@ -20,11 +20,6 @@ from subcircuit.sites import Kind, Site
 from tiny import HEADS, NEURONS
 from tiny_circuit import ORIGIN, by_hand, kept_nodes, planted_circuit
 from tiny_task import planted_study
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    return asking(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

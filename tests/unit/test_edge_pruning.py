@@ -11,6 +11,7 @@ from subcircuit.circuit import Circuit
 from subcircuit.edge_tables import Edges, connected, live_nodes
 from subcircuit.edges import rewired_logits
 from subcircuit.errors import Interrupted, NumericalError, UnsupportedModel, UsageError
+from subcircuit.ground_truth.cases import cases
 from subcircuit.ground_truth.planted import planted_edges
 from subcircuit.methods._edge_study import EdgeStudy
 from subcircuit.methods.edge_attribution import EdgeAttribution
@@ -77,6 +78,20 @@ def test_it_needs_fewer_edges_than_attribution_for_the_same_budget(study: tuple[
     attributed = EdgeAttribution(pairs=96, validation=32).find(*study)
     assert learned.origin.result["kl"] <= 0.3
     assert learned.sizes["edge"].kept < 0.85 * attributed.sizes["edge"].kept
+
+
+@pytest.mark.parametrize("program", ["detect-pattern", "reverse", "sort"])
+@pytest.mark.parametrize("options", [{}, {"warm_start": 0}], ids=str)
+def test_of_compiled_programs_exactly_the_edges_that_carry_tokens_are_kept(
+    program: str, options: dict[str, object]
+) -> None:
+    """Their attention is saturated, and every edge needs all others: once some are shut none has a gradient."""
+    (case,) = cases([f"compiled-{program}"])
+    pairs = case.task.pairs(case.subject.tokenizer, 64, split="train")
+    method = replace(EdgePruning(kl=0.01, validation=32), **options)  # type: ignore[arg-type]
+    edges = _edges(method.find(case.subject, case.task, pairs))
+    assert set(edges.names()) == {name for name, carries in case.edges.items() if carries == "token"}
+    assert edges.scores[edges.kept].min() > edges.scores[edges.wiring.allowed & ~edges.kept].quantile(0.9)
 
 
 def test_the_circuit_is_connected_and_its_kl_is_what_it_says(study: tuple[Subject, RandomTask]) -> None:
@@ -151,6 +166,22 @@ def test_interrupted_and_resumed_is_uninterrupted(options: dict[str, object], sh
     resumed = method.find(*study, folder=tmp_path)
     assert torch.equal(_edges(resumed).scores, _edges(whole).scores)
     assert torch.equal(_edges(resumed).kept, _edges(whole).kept)
+    assert resumed.origin.result == whole.origin.result
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_search_that_went_back_to_earlier_gates_is_resumed_as_well(share: float, tmp_path: Path) -> None:
+    """On a compiled program, where the first attempt closes too much."""
+    (case,) = cases(["compiled-sort"])
+    study, method = (case.subject, case.task), EdgePruning(kl=0.01, pairs=64, validation=32, steps=100)
+    kls: list[float] = []
+    whole = method.find(*study, progress=lambda *step, **facts: kls.append(facts.get("kl", 0.0)))
+    far = [place for place, kl in enumerate(kls) if kl > 0.02]
+    assert any(kls[place] == 0 for place in range(far[0], far[-1]))  # it did go back
+    with pytest.raises(Interrupted):
+        method.find(*study, folder=tmp_path, progress=_after(int(share * len(kls)), KeyboardInterrupt))
+    resumed = method.find(*study, folder=tmp_path)
+    assert torch.equal(_edges(resumed).scores, _edges(whole).scores)
     assert resumed.origin.result == whole.origin.result
 
 

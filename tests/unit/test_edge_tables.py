@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from subcircuit.circuit import Circuit, Origin
-from subcircuit.edge_tables import Edges, best, connected, live_nodes, node_scores
+from subcircuit.edge_tables import Edges, best, connected, live_nodes, node_paths, node_scores, on_paths
 from subcircuit.errors import DataError
 from subcircuit.wiring import Wiring
 
@@ -105,6 +105,59 @@ def test_a_nodes_score_is_the_sum_over_the_edges_that_leave_it() -> None:
     assert found == {"0.head": [0.0, -2.0], "0.mlp": [4.0], "1.head": [0.0, 0.0], "1.mlp": [0.0]}
 
 
+# -- paths -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_edge_is_worth_no_more_than_the_rest_of_its_best_path() -> None:
+    """Two ways from the input through 0.head.1 to the logits, and one edge that nothing reads."""
+    known = {
+        "input->0.v.0": 5.0,  # read by both heads
+        "0.head.1->1.mlp": 4.0,
+        "1.mlp->logits": 3.0,
+        "0.head.1->logits": 2.0,
+        "input->1.k.0": 9.0,  # neither head of its layer is read
+        "0.mlp->logits": 9.0,  # 0.mlp takes nothing in
+    }
+    worth = on_paths(WIRING, _scored(known))
+    expected = {"input->0.v.0": 3.0, "0.head.1->1.mlp": 3.0, "1.mlp->logits": 3.0, "0.head.1->logits": 2.0}
+    assert _over(worth, 0) == expected
+
+
+def test_a_key_is_worth_what_the_best_head_of_its_group_is() -> None:
+    known = {"input->0.q.0": 4.0, "input->0.k.0": 8.0, "0.head.0->logits": 3.0, "0.head.1->logits": 6.0}
+    expected = {"input->0.q.0": 3.0, "input->0.k.0": 6.0, "0.head.0->logits": 3.0, "0.head.1->logits": 6.0}
+    assert _over(on_paths(WIRING, _scored(known)), 0) == expected
+
+
+def test_under_a_norm_over_all_heads_a_query_is_worth_what_the_best_head_is() -> None:
+    known = {"input->0.q.0": 4.0, "0.head.1->logits": 6.0}
+    assert _over(on_paths(WIRING, _scored(known)), 0) == {}
+    expected = {"input->0.q.0": 4.0, "0.head.1->logits": 4.0}
+    assert _over(on_paths(replace(WIRING, joined=True), _scored(known)), 0) == expected
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_at_any_threshold_what_is_worth_more_is_what_is_connected(joined: bool, parallel: bool, seed: int) -> None:
+    wiring = Wiring(3, 4, 2, parallel, joined)
+    scores = torch.randn(wiring.allowed.shape, generator=torch.Generator().manual_seed(seed))
+    worth = on_paths(wiring, scores)
+    for threshold in scores[wiring.allowed].quantile(torch.linspace(0, 1, 30)):
+        assert torch.equal((worth >= threshold) & wiring.allowed, connected(wiring, scores >= threshold))
+    assert not worth[~wiring.allowed].any()
+
+
+def test_a_node_is_worth_its_best_edge() -> None:
+    found = node_paths(WIRING, _scored({"0.head.1->0.mlp": 2.0, "0.head.1->logits": 3.0, "0.mlp->1.q.1": 4.0}))
+    assert {str(site): score.tolist() for site, score in found.items()} == {
+        "0.head": [-1.0, 3.0],
+        "0.mlp": [4.0],
+        "1.head": [-1.0, -1.0],
+        "1.mlp": [-1.0],
+    }
+
+
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +211,18 @@ def test_edges_without_scores_are_refused(tmp_path: Path) -> None:
 
 
 # -- the words of these tests ------------------------------------------------------------------------------------------
+
+
+def _scored(known: dict[str, float]) -> Tensor:
+    """-1 for all other edges; where there is none, what must not matter."""
+    scores = torch.full(WIRING.allowed.shape, -1.0).masked_fill(~WIRING.allowed, 99.0)
+    for name, score in known.items():
+        scores[WIRING.parse(name)] = score
+    return scores
+
+
+def _over(scores: Tensor, threshold: float) -> dict[str, float]:
+    return {WIRING.name(*edge): float(scores[tuple(edge)]) for edge in (scores > threshold).nonzero().tolist()}
 
 
 def _table(names: set[str]) -> Tensor:

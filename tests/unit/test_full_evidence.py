@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from commands import Ask, asking, schema
+from commands import Ask, schema
 from subcircuit import metrics
 from subcircuit.circuit import Circuit
 from subcircuit.edge_tables import Edges, live_nodes
@@ -27,11 +27,6 @@ from tiny_folder import study
 from tiny_task import planted_study
 
 Choose = Callable[[Wiring], Tensor]
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    return asking(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -6,24 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import Ask, asking
+from commands import Ask
 from edge_circuits import circuit_of, origin
 from subcircuit.circuit import Circuit
 from subcircuit.edge_tables import Edges
 from subcircuit.ground_truth.tiny import tiny
 from subcircuit.wiring import Wiring
 from tiny_files import save
-from tiny_folder import Study, study
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    return asking(monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return study(tmp_path_factory.mktemp("study"))
+from tiny_folder import Study
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from subcircuit.evaluation.completeness import (
     incompleteness,
     recovered,
 )
+from subcircuit.evaluation.controls import Evidence, of_panel
 from subcircuit.evaluation.curves import Curve, Order, curve
 from subcircuit.evaluation.edge_panel import EdgePanel, EdgeRanking, panel_of
-from subcircuit.evaluation.controls import Evidence, of_panel
 from subcircuit.evaluation.hypotheses import Redundancy, Tested, equivalence, independence, redundancy
 from subcircuit.evaluation.minimality import Minimality, coarse_kinds, inflated, minimality
 from subcircuit.evaluation.optimal import Optimal, optimal

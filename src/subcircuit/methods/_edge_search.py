@@ -16,6 +16,7 @@ from subcircuit.errors import NumericalError
 from subcircuit.gates import Dual, HardConcrete, Relaxation
 from subcircuit.methods._edge_study import EdgeStudy, Table
 from subcircuit.methods._plan import ranked, schedule
+from subcircuit.methods._retreat import Retreat
 from subcircuit.methods._study import Settings
 from subcircuit.progress import Progress
 
@@ -26,6 +27,8 @@ MARGIN = 0.6  # of the budget, for the prompts that the gates are fitted to: uns
 ALL_OPEN = 3.0  # log_alpha
 AJAR = -1.0  # the lowest a gate starts: edges of a node that is shut on both sides would have no gradient
 SHARES = (0.01, 0.03, 0.1, 0.3, 0.6)  # of the edges, from which a search may start
+SAFE = ".safe"  # marks the gates to go back to
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 RANKING = 64  # pairs that are enough to rank by; the gates see all
 
 
@@ -69,24 +72,31 @@ class EdgeSearch:
         tell("references", 1, 1)
         self.names = ["edge", "writer"] if plan.writers else ["edge"]
         if not study.memory.tensors:
-            study.keep(self._start(), step=0, base=1.0, average=math.nan)
+            start = self._start()
+            safe = {name + SAFE: value for name, value in start.items()}
+            study.keep(start | safe, step=0, base=1.0, average=math.nan, pace=1.0, mark=0.0, waited=0)
         self.log_alpha = {name: self._tensor(name).requires_grad_() for name in self.names}
         self.room = plan.batch  # pairs that fit in memory at once
 
     def run(self) -> Table:
         """The steps that are left. Returns every edge's log_alpha: the lower of its own and its writer's."""
         memory, steps = self.study.memory, self.plan.steps
-        optimiser = self._optimiser()
-        base, average = memory.facts["base"], memory.facts["average"]
         goal = self.plan.size or MARGIN * self.plan.kl
-        dual = Dual(goal, base, average=None if math.isnan(average) else average)
+        optimiser, dual, retreat = self._optimiser(), self._dual(goal), self._retreat()
         for step in range(memory.facts["step"], steps):
-            optimiser.param_groups[0]["lr"] = self.plan.lr * schedule(step, steps)
+            optimiser.param_groups[0]["lr"] = self.plan.lr * retreat.pace * schedule(step, steps)
+            before = self._gates(SAFE)
             facts = self.step(step, optimiser, dual)
-            state = {f"{name}.{key}": value for name, key, value in self._moments(optimiser)}
-            gates = {name: value.detach() for name, value in self.log_alpha.items()}
-            self.study.keep(gates | state, step=step + 1, base=dual.base, average=cast(float, dual.average))
+            if retreat.watch(facts["kl"], cast(float, dual.average)):
+                memory.tensors |= before
+            if retreat.trapped:
+                self._go_back()
+                retreat.back()
+                optimiser, dual = self._optimiser(), Dual(goal)
+            self._keep(step + 1, optimiser, dual, retreat)
             self.tell("gates", step + 1, steps, **facts)
+        if retreat.waited:
+            self._go_back()
         least = self._by_edge(lambda log_alpha: log_alpha.detach(), torch.minimum)
         return self._table(least)
 
@@ -147,9 +157,12 @@ class EdgeSearch:
             start["writer"] = torch.full((len(self.study.wiring.writers),), ALL_OPEN)
         if plan.warm_start:
             score = self._attribution()[self.study.wiring.allowed].abs()
-            for share in [plan.open] if plan.open else SHARES:
-                start["edge"] = ranked(score[None], share)[0].clamp(min=AJAR)
-                if plan.open or plan.size is not None or self._start_kl(start["edge"]) <= plan.kl:
+            shares = [plan.open] if plan.open else SHARES
+            rungs = [ranked(score[None], share)[0].clamp(min=AJAR) for share in shares]
+            rungs.append(torch.where(score > 0, ALL_OPEN, AJAR))  # saturated attention leaves traces of a gradient
+            for rung in rungs:
+                if plan.open or plan.size is not None or self._start_kl(rung) <= plan.kl:
+                    start["edge"] = rung
                     break
         return start
 
@@ -184,18 +197,41 @@ class EdgeSearch:
             on_step=told,
         )
 
+    def _keep(self, done: int, optimiser: torch.optim.Adam, dual: Dual, retreat: Retreat) -> None:
+        """All that the next step starts from."""
+        named = self.log_alpha.items()
+        moments = {f"{name}.{key}": moment for name, value in named for key, moment in optimiser.state[value].items()}
+        average = math.nan if dual.average is None else dual.average
+        watched = {"pace": retreat.pace, "mark": retreat.mark, "waited": retreat.waited}
+        self.study.keep(self._gates() | moments, step=done, base=dual.base, average=average, **watched)
+
+    def _gates(self, suffix: str = "") -> dict[str, Tensor]:
+        return {name + suffix: value.detach().clone() for name, value in self.log_alpha.items()}
+
+    def _dual(self, goal: float) -> Dual:
+        base, average = self.study.memory.facts["base"], self.study.memory.facts["average"]
+        return Dual(goal, base, average=None if math.isnan(average) else average)
+
+    def _retreat(self) -> Retreat:
+        """None from a target size: KL may be anything."""
+        facts = self.study.memory.facts
+        budget = self.plan.kl if self.plan.size is None else math.inf
+        return Retreat(budget, facts["pace"], facts["mark"], facts["waited"])
+
+    def _go_back(self) -> None:
+        """To the last gates that were within the budget, or the first ones, without moments."""
+        for name, value in self.log_alpha.items():
+            value.data.copy_(self._tensor(name + SAFE))
+            for key in MOMENTS:
+                self.study.memory.tensors.pop(f"{name}.{key}", None)
+
     def _optimiser(self) -> torch.optim.Adam:
         """Adam with its moments as they were kept."""
         optimiser = torch.optim.Adam(self.log_alpha.values(), lr=self.plan.lr, betas=BETAS)
         for name, value in self.log_alpha.items():
             if f"{name}.exp_avg" in self.study.memory.tensors:
-                keys = ("step", "exp_avg", "exp_avg_sq")
-                optimiser.state[value] = {key: self._tensor(f"{name}.{key}") for key in keys}
+                optimiser.state[value] = {key: self._tensor(f"{name}.{key}") for key in MOMENTS}
         return optimiser
-
-    def _moments(self, optimiser: torch.optim.Adam) -> list[tuple[str, str, Tensor]]:
-        named = self.log_alpha.items()
-        return [(name, key, moment) for name, value in named for key, moment in optimiser.state[value].items()]
 
     def _rows(self, step: int) -> Tensor:
         """The rows of one step: each epoch passes over all pairs in its own order."""

@@ -3,7 +3,6 @@
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,9 +14,10 @@ from subcircuit.circuit import Circuit
 from subcircuit.edge_tables import Edges, best, connected, live_nodes, node_scores
 from subcircuit.edges import rewired, rewired_logits, writer_sites
 from subcircuit.errors import NumericalError
-from subcircuit.intervention import Fill, Reference
+from subcircuit.intervention import Reference
 from subcircuit.methods._study import Settings, Study
 from subcircuit.progress import Progress
+from subcircuit.sites import Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs, Task
 from subcircuit.wiring import Wiring
@@ -43,19 +43,10 @@ class EdgeStudy(Study):
         self.wiring = Wiring.of(subject.layout)
         super().__init__(method, settings, subject, task, pairs, folder)
 
-    def reference(self, by: Pairs, *, share: float = 0.5, swapped: bool = False) -> Reference:
-        """What closed edges carry for these prompts, cached in `share` of the memory for caches."""
-        return Reference(
-            self.subject,
-            cast(Fill, self.settings.reference),
-            by.corrupt if swapped else by.clean,
-            by.clean if swapped else by.corrupt,
-            writer_sites(self.subject),
-            source=self.pairs.clean,
-            seed=self.settings.seed,
-            cache_bytes=int(share * self.settings.cache_gb * 2**30),
-            batch_size=self.settings.batch,
-        )
+    @property
+    def filled(self) -> list[Site]:
+        """Where references are needed: at every writer."""
+        return writer_sites(self.subject)
 
     @cached_property
     def held_out(self) -> Pairs:
@@ -113,11 +104,16 @@ class EdgeStudy(Study):
         """What is connected of the first `n` edges."""
         return connected(self.wiring, best(self.wiring, ranks, n))
 
-    def circuit(self, scores: Table, kept: Truth, **result: float) -> Circuit:
-        """These edges and the nodes they join; what the search came to is in the origin's result."""
+    def circuit(self, scores: Table, kept: Truth, nodes: dict[Site, Tensor] | None = None, **result: float) -> Circuit:
+        """These edges and the nodes they join; what the search came to is in the origin's result.
+
+        Args:
+            nodes: their scores, when they are not the sums over the edges that leave them.
+        """
         found = {"kl": self.edges_kl(kept), "share": float(kept.sum() / self.wiring.allowed.sum()), **result}
         edges = Edges(self.wiring, scores.masked_fill(~self.wiring.allowed, 0.0), kept)
-        return Circuit(node_scores(self.wiring, edges.scores), live_nodes(self.wiring, kept), self.origin(found), edges)
+        nodes = node_scores(self.wiring, edges.scores) if nodes is None else nodes
+        return Circuit(nodes, live_nodes(self.wiring, kept), self.origin(found), edges)
 
     def _run(self, kept: Truth) -> Float[Tensor, "pair vocab"]:
         """The held-out logits with these edges open."""

@@ -12,7 +12,7 @@ from subcircuit import metrics
 from subcircuit.batching import batched
 from subcircuit.circuit import Kept, tidy
 from subcircuit.errors import Interrupted, NumericalError
-from subcircuit.finishing import calibrate, within
+from subcircuit.finishing import Finish, calibrate
 from subcircuit.gates import Dual
 from subcircuit.intervention import masking
 from subcircuit.methods._node_study import NodeStudy
@@ -25,7 +25,18 @@ __all__ = ["Search"]
 
 BETAS = (0.9, 0.98)  # of Adam: prices change within tens of steps, and so do the gradients' sizes
 SHARE, LEAST_SHARE = 0.6, 0.1  # of the budget for the prompts that gates are fitted to: at first, and at least
-START: dict[str, Any] = {"step": 0, "round": 0, "base": 1.0, "average": None, "share": SHARE, "least": None}
+START: dict[str, Any] = {
+    "step": 0,
+    "round": 0,
+    "base": 1.0,
+    "average": None,
+    "share": SHARE,
+    "least": None,
+    "pace": 1.0,
+}
+SLOWEST = 0.05  # of the learning rate, after steps too far
+FAR = 1.5  # times the budget: from there the search goes back
+DEARER = 1.2  # times the price, where unseen prompts break the budget
 CHECK = 10  # steps between looks at validation prompts
 
 
@@ -57,7 +68,9 @@ class Search:
         self.optimiser, self.dual = self._optimiser(), Dual(self.plan.size or share * budget, base, average=average)
         try:
             for step in range(first, steps):
-                self.optimiser.param_groups[0]["lr"] = self.plan.lr * schedule(step, steps)
+                self.optimiser.param_groups[0]["lr"] = (
+                    self.plan.lr * schedule(step, steps) * self.checkpoint.facts["pace"]
+                )
                 facts = self.step(index * self.plan.steps + step)
                 if self._budgeted and (step + 1 == steps or (step + 1) % CHECK == 0):
                     facts["held_out"] = self._check(budget)
@@ -68,26 +81,26 @@ class Search:
                 raise
             done = self.checkpoint.facts["step"]
             raise Interrupted(f"stopped after step {done} of {steps}", "go on with --resume") from stop
-        if self.checkpoint.facts["least"] is not None:
-            self._return()
         self.dual = Dual(budget)
-        self.checkpoint.facts["least"] = None
         self._keep(0, index + 1)
 
     def _check(self, budget: float) -> float:
         """Look at the gates as a hard circuit on the validation prompts, and return their KL.
 
-        The least circuit that fits the budget is remembered, and gone back to where a step too far was taken. Prompts
-        that gates are fitted to come out below unseen ones; by how much says which share of the budget is theirs.
+        The least circuit that fits the budget is remembered, and gone back to from far outside it. Prompts that gates
+        are fitted to come out below unseen ones; by how much says which share of the budget is theirs.
         """
         facts, scores = self.checkpoint.facts, by_site(self._scores())
         hard = tidy({site: score > 0 for site, score in scores.items()})
         kl, cost = self.study.validation.kl(hard), self.cost(hard)
         if kl <= budget and (facts["least"] is None or cost < facts["least"]):
-            facts["least"] = cost
+            facts["least"], facts["pace"] = cost, min(1.0, 1.25 * facts["pace"])
             self._store(self.log_alpha, "least")
-        elif kl > budget and facts["least"] is not None:
+        elif kl > FAR * budget and facts["least"] is not None:
+            facts["pace"] = max(SLOWEST, 0.5 * facts["pace"])
             self._return()
+        if kl > budget:
+            self.dual.base *= DEARER
         fitted = (self.dual.average or 0.0) / max(kl, 1e-9)
         facts["share"] = min(1.0, max(LEAST_SHARE, (facts["share"] + fitted) / 2))
         self.dual.budget = facts["share"] * budget
@@ -97,7 +110,8 @@ class Search:
         """Go back to the least circuit that fitted, and stand still there."""
         for kind, value in self.log_alpha.items():
             value.data.copy_(self._tensor(kind, "least"))
-            self.optimiser.state[value]["exp_avg"].zero_()
+            if value in self.optimiser.state:
+                self.optimiser.state[value]["exp_avg"].zero_()
 
     @property
     def _budgeted(self) -> bool:
@@ -122,6 +136,8 @@ class Search:
             self._store(self.allowed, f"kept {index}")
             self._store(gates, f"scores {index}")
             kls.append(kl)
+            self.checkpoint.facts |= {"least": None, "pace": 1.0}
+            self._store(self.log_alpha, "log_alpha")
             self.study.keep({})
         kept, scores = (
             by_site({kind: self._tensor(kind, f"{what} {index}") for kind in self.plan.kinds})
@@ -131,8 +147,8 @@ class Search:
 
     def _hardened(self, budget: float) -> tuple[Kept, LogAlpha, float]:
         """The gates as they are, made hard."""
-        plan, validation, scores = self.plan, self.study.validation, self._scores()
-        sites, limit = by_site(scores), plan.relaxation.limit
+        plan, validation, limit = self.plan, self.study.validation, self.plan.relaxation.limit
+        sites = by_site(self._scores())
         self.tell("threshold", 0, 1)
         kept: Kept
         if plan.penalties:
@@ -141,10 +157,24 @@ class Search:
             size = plan.size
             kept = calibrate(sites, lambda kept: self.cost(kept) <= size, limit=limit, tries=20, largest=True)
         else:
-            kept = within(
-                budget, sites, by_site(self.allowed), validation, limit=limit, tries=plan.polish, tell=self.tell
-            )
-        return kept, worth(scores), validation.kl(kept)
+            kept = self._within(budget)
+        return kept, worth(self._scores()), validation.kl(kept)
+
+    def _within(self, budget: float) -> Kept:
+        """The smaller of the circuits that the last gates and the least ones give under the budget, polished."""
+        validation, tries = self.study.validation, self.plan.polish
+        finish = Finish(budget, by_site(self.allowed), validation, self.plan.relaxation.limit, self.tell)
+        last = finish.threshold(by_site(self._scores()))
+        if self.checkpoint.facts["least"] is not None:
+            gates = {kind: value.detach().clone() for kind, value in self.log_alpha.items()}
+            self._return()
+            least = finish.threshold(by_site(self._scores()))
+            if self.cost(last) <= self.cost(least):
+                for kind, value in self.log_alpha.items():
+                    value.data.copy_(gates[kind])
+            else:
+                last = least
+        return finish.polish(last, by_site(self._scores()), tries=tries)
 
     def step(self, step: int) -> dict[str, float]:
         """One optimisation step on the rows of this step; returns loss, KL, size and price as they were before it."""
@@ -156,7 +186,7 @@ class Search:
         else:
             # the two weights sum to 1: Adam would answer a price that falls by smaller steps
             weight = (1.0 if plan.size is not None else price) / (1 + price)
-            target = (1 - weight) * cost.log()  # halving a small circuit is worth as much as halving a large one
+            target = (1 - weight) * 2 * cost.sqrt()  # a node of a small circuit is worth more than one of a large one
         self.optimiser.zero_grad()
         target.backward()
         kl = self._add_slopes(step, rows, weight)

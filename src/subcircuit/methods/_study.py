@@ -84,12 +84,17 @@ class Study:
             cast(Fill, self.settings.reference),
             by.corrupt if swapped else by.clean,
             by.clean if swapped else by.corrupt,
-            acting(self.sites),
+            self.filled,
             source=self.pairs.clean,
             seed=self.settings.seed,
             cache_bytes=int(share * self.settings.cache_gb * 2**30),
             batch_size=self.settings.batch,
         )
+
+    @property
+    def filled(self) -> list[Site]:
+        """Where references are needed."""
+        return acting(self.sites)
 
     @cached_property
     def validation(self) -> Validation:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, get_args
 
 from subcircuit.circuit import Circuit
+from subcircuit.edge_tables import node_paths, on_paths
 from subcircuit.errors import UnknownName
 from subcircuit.gates import Relaxation
 from subcircuit.methods._edge_search import EdgeSearch
@@ -70,7 +71,8 @@ class EdgePruning:
             log_alpha = search.run()
             kept = self._hardened(study, log_alpha, search.relaxation.limit, progress)
             result = {"cache_bytes": search.reference.cached} | self._goal()
-            return study.circuit(search.relaxation.p_open(log_alpha), kept, **result)
+            scores = on_paths(study.wiring, search.relaxation.p_open(log_alpha))
+            return study.circuit(scores, kept, node_paths(study.wiring, scores), **result)
 
     def _hardened(self, study: EdgeStudy, log_alpha: Table, limit: float, tell: Progress) -> Truth:
         """The gates made hard: of those that lie together at the lower limit, what promises most comes first."""

@@ -1,7 +1,8 @@
-"""Greedy removal: walk the nodes from output to input, and remove each whose loss KL hardly notices.
+"""Greedy removal: walk the nodes, or the edges, from output to input, and remove each whose loss KL hardly notices.
 
-After ACDC (Conmy et al. 2023), on nodes rather than edges: a node goes if KL(full || circuit) rises by less than a
-threshold, tau. The circuit depends on the order of the walk, so that is an option: by depth, or least attributed first.
+After ACDC (Conmy et al. 2023, arXiv 2304.14997), whose walk is the one over edges: what is tried goes if
+KL(full || circuit) rises by less than a threshold, tau. The circuit depends on the order of the walk, so that is an
+option: by depth, or least attributed first.
 """
 
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 from subcircuit.circuit import Circuit, tidy
-from subcircuit.errors import UnknownName
+from subcircuit.errors import UnknownName, UsageError
 from subcircuit.finishing import Validation
 from subcircuit.gradients import attribution, coarsen
+from subcircuit.methods._edge_study import EdgeStudy
+from subcircuit.methods._edge_walk import EdgeWalk
 from subcircuit.methods._study import Study, check, require, require_finite, require_room
 from subcircuit.progress import Progress, silent
 from subcircuit.sites import Node, Site
@@ -27,6 +30,7 @@ Order = Literal["depth", "attribution"]
 
 # from a layer's output to its input, and from wholes to their parts
 WALK = ("block", "mlp", "mlp_out", "neuron", "attn", "head", "channel", "kv", "v", "k", "q")
+JOINED = "head,mlp"  # what edges join
 STEPS = 5  # of the integrated gradients that an order by attribution takes
 
 
@@ -34,12 +38,13 @@ STEPS = 5  # of the integrated gradients that an order by attribution takes
 class GreedyRemoval:
     """Remove nodes one by one, each if the output distribution hardly changes."""
 
-    threshold: Annotated[float, "tau: a node goes if KL(full || circuit) rises by less than this, in nats"] = 0.01
+    threshold: Annotated[float, "tau: what is tried goes if KL(full || circuit) rises by less, in nats"] = 0.01
     order: Annotated[str, "of the walk: depth (output to input) or attribution (smallest first)"] = "depth"
+    edges: Annotated[bool, "remove edges, from output to input, as ACDC"] = False
     kinds: Annotated[str, "granularities; also attn, block, neuron, channel, mlp_out, q, k, v, kv"] = "head,mlp"
-    pairs: Annotated[int, "discovery prompt pairs, run anew for every node"] = 32
+    pairs: Annotated[int, "discovery prompt pairs, run anew for every node or edge"] = 32
     validation: Annotated[int, "validation prompt pairs, on which the circuit's KL is reported"] = 64
-    reference: Annotated[str, "what fills a closed node: corrupt, mean, zero or resample"] = "corrupt"
+    reference: Annotated[str, "what fills a closed node or edge: corrupt, mean, zero or resample"] = "corrupt"
     limit: Annotated[int, "passes of one prompt, at most; a search that needs more is refused before it starts"] = 50000
     batch: Annotated[int, "prompts in a pass"] = 32
     seed: Annotated[int, "seed of the prompts"] = 0
@@ -54,11 +59,13 @@ class GreedyRemoval:
         folder: Path | None = None,
         progress: Progress = silent,
     ) -> Circuit:
-        """The nodes that could not be removed; scores are the rise of KL when each was tried, 0 where it was not.
+        """What could not be removed; scores are the rise of KL when each was tried, 0 where it was not.
 
-        Raises UsageError for more passes than the limit, NumericalError when KL is not finite, Interrupted when stopped
-        while a `folder` keeps the state.
+        Raises UsageError for more passes than the limit, UnsupportedModel for the edges of an encoder, NumericalError
+        when KL is not finite, Interrupted when stopped while a `folder` keeps the state.
         """
+        if self.edges:
+            return self._edges(EdgeStudy("greedy-removal", self, subject, task, pairs, folder), progress)
         study = Study("greedy-removal", self, subject, task, pairs, folder)
         nodes = sum(subject.units(site.kind) for site in study.sites)
         require_room(nodes * len(study.pairs), self.limit, f"{nodes:,} nodes, {len(study.pairs)} pairs")
@@ -68,8 +75,17 @@ class GreedyRemoval:
             result = {"kl": study.kl(kept), "passes": study.memory.facts["trials"] * len(study.pairs)}
             return Circuit(scores, kept, study.origin(result))
 
+    def _edges(self, study: EdgeStudy, progress: Progress) -> Circuit:
+        edges = int(study.wiring.allowed.sum())
+        require_room(edges * len(study.pairs), self.limit, f"{edges:,} edges, {len(study.pairs)} pairs")
+        with study.resumable():
+            kept, scores = EdgeWalk(study, self.order, STEPS, progress).run(self.threshold)
+            return study.circuit(scores, kept, passes=study.memory.facts["trials"] * len(study.pairs))
+
     def __post_init__(self) -> None:
         check(self)
+        if self.edges and self.kinds != JOINED:
+            raise UsageError(f"edges join heads and MLPs, not {self.kinds}", f"leave kinds at {JOINED}")
         if self.order not in get_args(Order):
             raise UnknownName("order", self.order, get_args(Order))
         require(self, "threshold", 0 < self.threshold < float("inf"), "a number of nats above 0")
