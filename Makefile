@@ -10,12 +10,13 @@ DEMO := runs/demo
 # On few cores, OpenMP threads that spin while they wait cost more than they bring.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all check bench viewer clean
 
 demo: $(READY)
 	$(BIN)/subcircuit find node-pruning --model smollm2-135m --task ioi --out $(DEMO) --overwrite
 	$(BIN)/subcircuit score $(DEMO) --pairs 64
 	$(BIN)/subcircuit show $(DEMO)
+	$(BIN)/subcircuit report $(DEMO)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -28,6 +29,13 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The page of `subcircuit report`, out of its TypeScript. Users need no Node: what is built is part of the package.
+viewer: viewer/node_modules
+	cd viewer && npm run --silent check && npm run --silent build
+
+viewer/node_modules: viewer/package-lock.json
+	cd viewer && npm ci --no-audit --no-fund && touch node_modules
 
 bench: $(READY)
 	$(BIN)/python benchmarks/node_pruning.py

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from _record import write
 
-from subcircuit import Circuit, NodePruning, evidence, load, task
+from subcircuit import Circuit, Evidence, NodePruning, evidence, load, task
 from subcircuit.costs import Prices
 from subcircuit.evaluation import compare
 from subcircuit.methods.attribution_patching import AttributionPatching
@@ -41,16 +41,19 @@ FEW = 3  # random circuits of the same size, for all but the first method
 def measure(subject: Subject, name: str, method: str, settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
     """One circuit, found, scored and saved."""
     study, folder = task(name), args.runs / name / method
-    circuit = _there(folder, settings) or settings.find(subject, study, progress=_say)
+    earlier = _there(folder, settings)
+    circuit = earlier or settings.find(subject, study, progress=_say)
     circuit.save(folder)
     controls = args.controls if method == next(iter(METHODS)) else min(FEW, args.controls)
     start = perf_counter()
-    found = evidence(subject, circuit, study, n=args.pairs, controls=controls)
-    found.save(folder)
-    print(name, circuit, found.verdict, found.circuit, flush=True)
+    scored = Evidence.load(folder) if earlier and (folder / "evidence.json").is_file() else None
+    if scored is None or (scored.pairs, len(scored.random)) != (args.pairs, controls):
+        scored = evidence(subject, circuit, study, n=args.pairs, controls=controls)
+        scored.save(folder)
+    print(name, circuit, scored.verdict, scored.circuit, flush=True)
     return {
-        **found.model_dump(mode="json", exclude={"prompts"}),
-        "verdict": found.verdict,
+        **scored.model_dump(mode="json", exclude={"prompts"}),
+        "verdict": scored.verdict,
         "origin": circuit.origin.model_dump(mode="json"),
         "weights": weights(subject, circuit),
         "seconds": circuit.origin.seconds,

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from subcircuit.cli._benched import Benched
 from subcircuit.cli._exchanged import Brought, Exported, Pushed, SubmissionChecked
-from subcircuit.cli._outputs import Checked, Failure, Found, Listing, Shown
+from subcircuit.cli._outputs import Checked, Failure, Found, Listing, Reported, Shown
 from subcircuit.cli._scored import Scored
 from subcircuit.evaluation import Evidence, FullEvidence
 from subcircuit.evaluation.comparison import Comparison
@@ -33,6 +33,7 @@ OUTPUTS: dict[str, type[BaseModel]] = {
     "list": Listing,
     "pull": Brought,
     "push": Pushed,
+    "report": Reported,
     "score": Scored,
     "show": Shown,
 }

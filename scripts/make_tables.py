@@ -23,11 +23,11 @@ def section(results: dict[str, Any]) -> str:
         "the search never saw; hard masks; closed nodes take their value from the corrupted prompt. KL is",
         "KL(full || circuit) in nats with its 95% bootstrap interval. *Attribution* (one attribution patching",
         f"pass), *integrated gradients* and *best random* (of {len(first['random'])}) are the KL of circuits of the",
-        "same size per granularity. The rows of a task are one nested family.",
+        "same size per granularity. *Budget*: the KL allowed on validation prompts.",
         "",
-        "| task | heads | channels | neurons | KL | attribution | integrated gradients | best random "
+        "| task | budget | heads | channels | neurons | KL | attribution | integrated gradients | best random "
         "| faithfulness | accuracy (full) | exact match |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(_row(name, point) for name, points in curves.items() for point in points),
         "",
         *_step(results["step"]),
@@ -47,6 +47,7 @@ def _row(name: str, point: dict[str, Any]) -> str:
     kl, faithful = circuit["kl"], circuit["faithfulness"]
     cells = [
         name,
+        f"{point['budget']:g}",
         *share,
         _interval(kl, bold=True),
         *(f"{value:.2f}" for value in rivals),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from subcircuit.loading import load
     from subcircuit.methods.activation_patching import ActivationPatching
     from subcircuit.methods.attribution_patching import AttributionPatching
+    from subcircuit.methods.causal_tracing import CausalTracing
     from subcircuit.methods.edge_attribution import EdgeAttribution
     from subcircuit.methods.edge_pruning import EdgePruning
     from subcircuit.methods.greedy_removal import GreedyRemoval
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActivationPatching",
     "AttributionPatching",
+    "CausalTracing",
     "Circuit",
     "EdgeAttribution",
     "EdgePruning",
@@ -48,6 +50,7 @@ __version__ = version("subcircuit")
 HOMES = {
     "ActivationPatching": "methods.activation_patching",
     "AttributionPatching": "methods.attribution_patching",
+    "CausalTracing": "methods.causal_tracing",
     "Circuit": "circuit",
     "EdgeAttribution": "methods.edge_attribution",
     "EdgePruning": "methods.edge_pruning",

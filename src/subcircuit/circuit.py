@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from subcircuit.drawing import draw
 from subcircuit.edge_tables import Edges
 from subcircuit.errors import DataError, UsageError
 from subcircuit.layout import spread
@@ -46,6 +47,10 @@ class Circuit(Shared):
         kept = ", ".join(f"{size.kept}/{size.total} {kind}" for kind, size in self.sizes.items())
         return f"Circuit({self.origin.method} on {self.origin.task}, {self.origin.model}: {kept})"
 
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return draw(self.file())
+
     @property
     def sizes(self) -> dict[str, Size]:
         """Nodes kept per granularity, and edges where the circuit has them."""
@@ -67,12 +72,10 @@ class Circuit(Shared):
         """The same circuit with another origin."""
         return replace(self, origin=origin)
 
-    def save(self, folder: str | Path) -> None:
-        """Write `circuit.json` and `scores.safetensors`; each appears whole or not at all."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+    def file(self) -> CircuitFile:
+        """What `circuit.json` holds."""
         kinds = dict.fromkeys(site.kind for site in self.kept)
-        file = CircuitFile(
+        return CircuitFile(
             origin=self.origin,
             layers=1 + max(site.layer for site in self.kept),
             units={kind: next(len(v) for site, v in self.kept.items() if site.kind is kind) for kind in kinds},
@@ -81,13 +84,18 @@ class Circuit(Shared):
             wiring=WiringFile(**asdict(self.edges.wiring)) if self.edges else None,
             edges=list(self.edges.names()) if self.edges else None,
         )
+
+    def save(self, folder: str | Path) -> None:
+        """Write `circuit.json` and `scores.safetensors`; each appears whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         scores: dict[str, Tensor] = {str(site): score for site, score in self.scores.items()}
         if self.edges is not None:
             scores[EDGE] = self.edges.scores
         scores = {name: score.detach().float().cpu().contiguous() for name, score in scores.items()}
         save_file(scores, partial := folder / "scores.safetensors.part")
         os.replace(partial, folder / "scores.safetensors")
-        (partial := folder / "circuit.json.part").write_text(file.model_dump_json(indent=1), encoding="utf-8")
+        (partial := folder / "circuit.json.part").write_text(self.file().model_dump_json(indent=1), encoding="utf-8")
         os.replace(partial, folder / "circuit.json")
 
     @classmethod

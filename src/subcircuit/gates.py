@@ -1,4 +1,6 @@
-"""Relaxed gates: Hard Concrete (Louizos, Welling & Kingma 2018, eq. 10-12), and the dual variable that holds a budget.
+"""Relaxed gates: Hard Concrete (Louizos, Welling & Kingma 2018, eq. 10-12), and what holds a budget.
+
+A dual variable holds what is measured, a projection holds a number of gates.
 
 Departs from it: `log_alpha` is clamped, so that a closed gate can open again; and besides the sampled gate there are
 its median, which needs far fewer steps because every step sees the same masks, and its straight-through limit, whose
@@ -13,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subcircuit.errors import UnknownName
+from subcircuit.errors import UnknownName, UsageError
 
-__all__ = ["Dual", "HardConcrete", "Relaxation"]
+__all__ = ["Dual", "HardConcrete", "Relaxation", "capped_simplex"]
 
 Relaxation = Literal["median", "straight-through", "sampled"]
 
@@ -97,3 +99,19 @@ class Dual:
     @property
     def _excess(self) -> float:
         return 0.0 if self.average is None else max(-1.0, min(1.0, self.average / self.budget - 1))
+
+
+def capped_simplex(x: Float[Tensor, " gate"], total: float) -> Float[Tensor, " gate"]:
+    """The nearest point to `x` of {m in [0, 1]^N: sum m = total}: `clip(x - t, 0, 1)`, its `t` found by bisection.
+
+    Wang & Lu 2015, arXiv 1503.01002. Raises UsageError for a total that no such point has.
+    """
+    if not 0 <= total <= len(x):
+        raise UsageError(f"{len(x)} gates between 0 and 1 cannot sum to {total:g}", f"give a total of 0 to {len(x)}")
+    exact = x.double()
+    low, high = exact.min() - 1, exact.max()  # all gates at 1, all at 0
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = bool((exact - middle).clamp(0, 1).sum() > total)
+        low, high = (middle, high) if above else (low, middle)
+    return (exact - high).clamp(0, 1).to(x.dtype)

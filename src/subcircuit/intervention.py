@@ -7,7 +7,7 @@ closed block still hands on the residual stream that entered it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import reduce
 from operator import mul
 from typing import Any, Literal, get_args
@@ -19,12 +19,14 @@ from torch import Tensor
 from subcircuit.batching import batched
 from subcircuit.errors import DataError, UnknownName
 from subcircuit.layout import spread
+from subcircuit.noise import Noise
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Edit, Prompts, Subject
 
-__all__ = ["ACTING", "Fill", "Filling", "Mask", "Reference", "acting", "effective", "masked_logits", "masking"]
+__all__ = ["ACTING", "NOISY", "Fill", "Filling", "Mask", "Reference", "acting", "effective", "masked_logits", "masking"]
 
-Fill = Literal["corrupt", "mean", "zero", "resample"]
+Fill = Literal["corrupt", "mean", "zero", "resample", "noise", "noise-all"]
+NOISY = ("noise", "noise-all")
 Filling = Callable[[Tensor], dict[Site, Tensor]]  # rows -> fresh values at the sites where masks act
 # 1 = the node's own value, 0 = its reference's; for all prompts, for each of them, or for each position of each
 Mask = Mapping[Site, Float[Tensor, "*batch unit"]]
@@ -95,7 +97,8 @@ class Reference:
     Args:
         fill: "corrupt", the same node in the corrupted prompt at the same position; "mean", its mean over the clean
             prompts of `source` and their positions; "zero"; "resample", its value in another clean prompt of the same
-            length, drawn by `seed`.
+            length, drawn by `seed`; "noise", its value in the clean prompt with noise on the embeddings of those tokens
+            that are others in the corrupted one, or "noise-all", of all tokens.
         clean, corrupt: the prompts that will be run.
         source: the prompts a mean is taken over; the clean ones when left out.
         cache_bytes: corrupted activations are kept for all rows if they fit, else recomputed at every call.
@@ -120,6 +123,10 @@ class Reference:
             raise UnknownName("reference", fill, get_args(Fill))
         self.subject, self.fill, self.sites = subject, fill, list(sites)
         self.donors = corrupt if fill == "corrupt" else clean[_same_length(clean, seed)] if fill == "resample" else None
+        self.noise: Noise | None = None
+        if fill in NOISY:
+            self.donors = clean
+            self.noise = Noise(subject, clean, corrupt, everywhere=fill == "noise-all", seed=seed)
         self.cache: dict[Site, Tensor] | None = None
         if fill == "mean":
             self.means = self._mean(source or clean, batch_size)
@@ -147,8 +154,13 @@ class Reference:
             return dict(self.means)
         donors = self.donors[rows]
         if self.cache is None:
-            return self.subject.record(donors, self.sites)[1]
+            return self._recorded(rows)
         return {site: values[rows, : donors.ids.shape[1]] for site, values in self.cache.items()}
+
+    def _recorded(self, rows: Tensor) -> dict[Site, Tensor]:
+        assert self.donors is not None
+        with self.noise.added(rows) if self.noise else nullcontext():
+            return self.subject.record(self.donors[rows], self.sites)[1]
 
     def _fill_cache(self, batch_size: int) -> dict[Site, Tensor]:
         assert self.donors is not None
@@ -156,7 +168,7 @@ class Reference:
         donors = self.donors
 
         def add(rows: Tensor) -> None:
-            for site, values in self.subject.record(donors[rows], self.sites)[1].items():
+            for site, values in self._recorded(rows).items():
                 if site not in cache:
                     cache[site] = values.new_zeros(*donors.ids.shape, *values.shape[2:])
                 cache[site][rows, : values.shape[1]] = values

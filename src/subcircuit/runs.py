@@ -27,9 +27,12 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 STATE = "search.safetensors"  # of a search that is not finished
-FILES = ("run.yaml", "circuit.json", "scores.safetensors", "evidence.json", "full.json", "positions.safetensors", STATE)
+FILES = (
+    *("run.yaml", "circuit.json", "scores.safetensors", "evidence.json", "full.json", "positions.safetensors"),
+    *("report.html", STATE),
+)
 PARTIAL = (*(f"{name}.part" for name in FILES), "search.part")  # what a killed run may leave
-MEMBER = "kl-"  # subfolders of a family begin with it
+MEMBERS = ("kl-", "k-")  # subfolders of a family begin so: a budget of KL, or a number of components
 ASIDE = ".replaced"  # holds the whole earlier run, until the new one has saved something
 MOVING = ".replaced.part"  # holds the files of a run that is on its way into ASIDE, or back
 
@@ -157,9 +160,9 @@ class RunFolder:
         log.info("the earlier run in %s is as it was", self.path)
         return True
 
-    def member(self, budget: float) -> "RunFolder":
-        """The subfolder of one budget."""
-        return RunFolder(self.path / f"{MEMBER}{budget:g}")
+    def member(self, budget: float, of: str = "kl") -> "RunFolder":
+        """The subfolder of one budget of KL, or of k components."""
+        return RunFolder(self.path / f"{of}-{budget:g}")
 
     def members(self) -> list["RunFolder"]:
         """The subfolders of a family that hold a run, smallest budget first."""
@@ -176,7 +179,8 @@ class RunFolder:
         return CircuitFile.read(self.path)
 
     def _subfolders(self) -> list[Path]:
-        found = [path for path in self.path.glob(f"{MEMBER}*") if path.is_dir() and _number(path) is not None]
+        near = (path for prefix in MEMBERS for path in self.path.glob(f"{prefix}*"))
+        found = [path for path in near if path.is_dir() and _number(path) is not None]
         return sorted(found, key=lambda path: _number(path) or 0.0)
 
     def _files(self) -> list[Path]:
@@ -210,6 +214,6 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _number(path: Path) -> float | None:
     try:
-        return float(path.name.removeprefix(MEMBER))
+        return float(path.name.partition("-")[2])
     except ValueError:
         return None

@@ -36,6 +36,9 @@ class Scores(BaseModel):
     logit_difference: Estimate = Field(description="log odds of right against wrong answers")
     accuracy: Estimate = Field(description="share of prompts whose right answers beat the wrong ones")
     exact_match: Estimate = Field(description="share of prompts whose top token is the full model's")
+    effect: Estimate | None = Field(
+        default=None, description="of causal tracing: how far the search's metric moved; a ratio's logarithm, in nats"
+    )
 
 
 def judge(full: Float[Tensor, "prompt vocab"], logits: Float[Tensor, "prompt vocab"], pairs: Pairs) -> PerPrompt:

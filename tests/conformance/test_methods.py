@@ -12,6 +12,7 @@ from subcircuit.errors import Interrupted, NumericalError, UnsupportedModel, Usa
 from subcircuit.methods._base import Method
 from subcircuit.methods.activation_patching import ActivationPatching
 from subcircuit.methods.attribution_patching import AttributionPatching
+from subcircuit.methods.causal_tracing import CausalTracing
 from subcircuit.methods.edge_attribution import EdgeAttribution
 from subcircuit.methods.edge_pruning import EdgePruning
 from subcircuit.methods.greedy_removal import GreedyRemoval
@@ -27,6 +28,7 @@ FINE = "head,channel,neuron"
 QUICK: dict[str, Method] = {
     "activation-patching": ActivationPatching(kl=0.01, kinds=FINE, pairs=32, validation=16),
     "attribution-patching": AttributionPatching(kl=0.01, pairs=32, validation=16, batch=16),
+    "causal-tracing": CausalTracing(k=5, metric="kl", direction="denoise", kinds="head,neuron", validation=16),
     "edge-attribution": EdgeAttribution(kl=0.01, pairs=32, validation=16, batch=16),
     "edge-pruning": EdgePruning(kl=0.01, pairs=32, validation=16, steps=30),
     "greedy-removal": GreedyRemoval(threshold=0.001, kinds="head,neuron", pairs=32, validation=16),
@@ -36,17 +38,22 @@ QUICK: dict[str, Method] = {
 OTHER: dict[str, Method] = {
     "activation-patching": ActivationPatching(kl=0.02, kinds=FINE, pairs=32, validation=16),
     "attribution-patching": AttributionPatching(kl=0.02, pairs=32, validation=16, batch=16),
+    "causal-tracing": CausalTracing(k=4, metric="kl", direction="denoise", kinds="head,neuron", validation=16),
     "edge-attribution": EdgeAttribution(kl=0.02, pairs=32, validation=16, batch=16),
     "edge-pruning": EdgePruning(kl=0.02, pairs=32, validation=16, steps=30),
     "greedy-removal": GreedyRemoval(threshold=0.002, kinds="head,neuron", pairs=32, validation=16),
     "node-pruning": NodePruning(kl=0.02, pairs=32, validation=16, steps=30, lr=0.3, polish=4),
     "random": Random(kl=0.02, pairs=32, validation=16),
 }
-CHANGED = dict.fromkeys(QUICK, "kl: 0.01 -> 0.02") | {"greedy-removal": "threshold: 0.001 -> 0.002"}
+CHANGED = dict.fromkeys(QUICK, "kl: 0.01 -> 0.02") | {
+    "causal-tracing": "k: 5 -> 4",
+    "greedy-removal": "threshold: 0.001 -> 0.002",
+}
 # a phase, a step after which a weight turns to NaN, and what is said about it
 BREAKS: dict[str, tuple[str, int, str]] = {
     "activation-patching": ("patching", 4, r"an effect at 0\.channel is not finite"),
     "attribution-patching": ("attribution", 16, "the gradient at .* is not finite"),
+    "causal-tracing": ("gates", 6, "a joint replacement's effect on kl is not finite"),
     "edge-attribution": ("attribution", 16, "the score of .* is not finite"),
     "edge-pruning": ("gates", 6, "the loss is nan at step 7"),
     "greedy-removal": ("removal", 6, r"an effect at 1\.neuron\.6 is not finite"),

@@ -197,6 +197,9 @@ def test_every_interval_holds_its_mean() -> None:
     for scores in (found.full, found.circuit, found.empty, found.attribution, *found.random):
         for name in Scores.model_fields:
             estimate = getattr(scores, name)
+            if name == "effect":  # of causal tracing alone
+                assert estimate is None
+                continue
             assert estimate.low - 1e-6 <= estimate.mean <= estimate.high + 1e-6, name
 
 

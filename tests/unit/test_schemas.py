@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "make_schemas.py"
 NAMES = (
     "bench",
     *("check", "check-mib", "circuit", "compare", "error", "evidence", "export", "find", "full", "import"),
-    *("list", "pull", "push", "run", "score", "show"),
+    *("list", "pull", "push", "report", "run", "score", "show"),
 )
 
 

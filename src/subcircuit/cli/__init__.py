@@ -15,6 +15,7 @@ from subcircuit.cli._exchange import check_mib, export, import_
 from subcircuit.cli._find import find
 from subcircuit.cli._list import list_
 from subcircuit.cli._options import parameters, signed
+from subcircuit.cli._report import report
 from subcircuit.cli._score import score
 from subcircuit.cli._share import pull, push
 from subcircuit.cli._shell import run
@@ -68,6 +69,7 @@ def _app() -> typer.Typer:
     app.command("score")(score)
     app.command("show")(show)
     app.command("compare")(compare)
+    app.command("report")(report)
     app.command("export")(export)
     app.command("import")(import_)
     app.command("check-mib")(check_mib)

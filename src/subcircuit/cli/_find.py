@@ -174,7 +174,8 @@ def _save(run: Run, folder: RunFolder, circuits: "list[Circuit]") -> None:
     """The first circuit is the folder's own; each circuit of a family has a folder besides."""
     for circuit in circuits if len(circuits) > 1 else []:
         origin = circuit.origin
-        member = folder.member(origin.result["budget"])
+        goal = "budget" if "budget" in origin.result else "k"
+        member = folder.member(origin.result[goal], "kl" if goal == "budget" else "k")
         circuit.save(member.path)
         changes = {"settings": origin.settings, "seconds": round(origin.seconds, 1), "status": status([origin])}
         member.write(run.model_copy(update=changes))

@@ -18,6 +18,7 @@ __all__ = [
     "Item",
     "Listing",
     "Output",
+    "Reported",
     "Setting",
     "Shown",
     "Trouble",
@@ -127,3 +128,11 @@ class Shown(Output):
     nodes: dict[str, list[str]] = Field(description="kept nodes by kind, for example 9.head.6")
     family: list[str] = Field(description="folders of the circuits for other budgets, smallest budget first")
     scored: bool = Field(description="whether there is an evidence.json")
+
+
+class Reported(Output):
+    """`subcircuit report`."""
+
+    file: str = Field(description="the HTML file")
+    bytes: int
+    runs: list[str] = Field(description="folders, as they were given")

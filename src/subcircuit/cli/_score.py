@@ -103,12 +103,12 @@ def _load(origin: Origin, device: str, force: bool, screen: Screen, progress: Pr
 
 
 def _report(found: "Evidence", more: "FullEvidence | None", folder: Path, screen: Screen) -> None:
-    from subcircuit.cli._scored import Scored, sentence, table
+    from subcircuit.cli._scored import Scored, table
     from subcircuit.cli._scored_full import curve_table, lines
 
     if screen.json:
         verdict = found.verdict
-        screen.emit(Scored(folder=str(folder), verdict=verdict, sentence=sentence(found), evidence=found, full=more))
+        screen.emit(Scored(folder=str(folder), verdict=verdict, sentence=found.reason, evidence=found, full=more))
         return
     screen.out.print(table(found))
     if more is not None:
@@ -117,4 +117,4 @@ def _report(found: "Evidence", more: "FullEvidence | None", folder: Path, screen
             screen.out.print(line, soft_wrap=True, markup=False)
     sizes = ", ".join(f"{size.kept} of {size.total} {kind}" for kind, size in found.sizes.items())
     screen.out.print(f"\nkept: {sizes}", soft_wrap=True)
-    screen.out.print(f"[bold]{found.verdict}[/]: {sentence(found)}", soft_wrap=True)
+    screen.out.print(f"[bold]{found.verdict}[/]: {found.reason}", soft_wrap=True)

@@ -1,5 +1,6 @@
 """`subcircuit show`: what a circuit is, from `circuit.json` alone."""
 
+from json import loads
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ from rich.table import Table
 
 from subcircuit.cli._outputs import Shown
 from subcircuit.cli._shell import Screen
-from subcircuit.errors import UnknownName
+from subcircuit.drawing import draw
+from subcircuit.errors import DataError, UnknownName
 from subcircuit.runs import RunFolder
 from subcircuit.sites import ONE_UNIT, Kind, Node, Site
 
@@ -22,6 +24,7 @@ KEPT, CLOSED = "■", "·"
 def show(
     folder: Annotated[Path, typer.Argument(help="run folder", metavar="DIR")],
     kind: Annotated[str | None, typer.Option(help="name the kept nodes of one kind, e.g. head")] = None,
+    svg: Annotated[Path | None, typer.Option(help="also draw it into this file", metavar="FILE")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """What a circuit is: where it comes from, its sizes, and what it keeps in every layer."""
@@ -29,6 +32,9 @@ def show(
     file = runs.circuit()
     if kind is not None and kind not in file.nodes:
         raise UnknownName("kind of node in this circuit", kind, file.nodes)
+    if svg is not None:
+        svg.parent.mkdir(parents=True, exist_ok=True)
+        svg.write_text(draw(file, _score(folder)), encoding="utf-8")
     shown = Shown(
         folder=str(folder),
         origin=file.origin,
@@ -45,6 +51,18 @@ def show(
         screen.out.print(" ".join(file.nodes[kind]), soft_wrap=True)
     else:
         _print(shown, screen)
+
+
+def _score(folder: Path) -> str:
+    """What the circuit's evidence comes to, if it has been scored. Raises DataError for a broken file."""
+    path = folder / "evidence.json"
+    try:
+        found = loads(path.read_text(encoding="utf-8"))["circuit"]
+        return f"KL {found['kl']['mean']:.2f}, accuracy {found['accuracy']['mean']:.2f} on unseen prompts"
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not an evidence file: {error}", f"run: subcircuit score {folder}") from error
 
 
 def _print(shown: Shown, screen: Screen) -> None:

@@ -16,13 +16,15 @@ from subcircuit.errors import DataError
 from subcircuit.evaluation.edge_panel import panel_of
 from subcircuit.evaluation.panel import Panel
 from subcircuit.evaluation.setting import Setting
-from subcircuit.scores import Scores
+from subcircuit.evaluation.traced_panel import shortcoming
+from subcircuit.scores import Estimate, Scores
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Split, Task
 
 __all__ = ["Evidence", "evidence", "of_panel"]
 
 SCHEMA = 1
+ROUNDING = 1e-6  # nats: what float32 leaves between two circuits that do the same
 
 
 class Evidence(BaseModel):
@@ -57,12 +59,62 @@ class Evidence(BaseModel):
         """`evidence` or `no evidence`.
 
         Evidence: there is something to explain (`answered`); the circuit is nearer to the full model than the empty and
-        every random one are, and at least as near as those that attribution would choose.
+        every random one are, and at least as near as those that attribution would choose. Of a causal tracing: see
+        `shortcoming`.
         """
+        if self.circuit.effect is not None:
+            return "no evidence" if self._shortcoming() else "evidence"
         kl = self.circuit.kl.mean
         above_chance = all(kl < rival.kl.mean for rival in (self.empty, *self.random))
-        above_baselines = all(kl <= rival.kl.mean for rival in (self.attribution, self.integrated))
+        above_baselines = all(kl <= rival.kl.mean + ROUNDING for rival in (self.attribution, self.integrated))
         return "evidence" if self.answered and above_chance and above_baselines else "no evidence"
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is what it is, in a sentence."""
+        if self.circuit.effect is not None:
+            return self._shortcoming() or self._moved(self.circuit.effect)
+        kl = self.circuit.kl.mean
+        if not self.answered:
+            full, empty = self.full.logit_difference.mean, self.empty.logit_difference.mean
+            return (
+                f"the full model's logit difference of {full:.3g} is not clearly above the empty circuit's {empty:.3g}"
+            )
+        baselines = {
+            "the attribution circuit": self.attribution.kl.mean,
+            "the integrated-gradients circuit": self.integrated.kl.mean,
+        }
+        better = [f"{name} (KL {theirs:.3g})" for name, theirs in baselines.items() if theirs < kl - ROUNDING]
+        if self.empty.kl.mean <= kl:
+            better.append(f"the empty circuit (KL {self.empty.kl.mean:.3g})")
+        lucky = sum(scores.kl.mean <= kl for scores in self.random)
+        if lucky:
+            better.append(f"{lucky} of {len(self.random)} random circuits")
+        if better:
+            return f"the circuit's KL of {kl:.3g} is not below that of {', '.join(better)}"
+        luckiest = min([scores.kl.mean for scores in self.random], default=self.empty.kl.mean)
+        return (
+            f"the circuit's KL of {kl:.3g} is below that of every random circuit of its size "
+            f"(the best: {luckiest:.3g}) and no higher than attribution's ({min(baselines.values()):.3g}), "
+            f"on {self.pairs} prompt pairs of the {self.split} split"
+        )
+
+    def _shortcoming(self) -> str:
+        """What keeps the effect of a causal tracing from being evidence."""
+        own, attribution, integrated, *lots = (
+            effect
+            for scores in (self.circuit, self.attribution, self.integrated, *self.random)
+            if (effect := scores.effect) is not None
+        )
+        return shortcoming(own, {"one gradient's set": attribution, "integrated gradients' set": integrated}, lots)
+
+    def _moved(self, effect: Estimate) -> str:
+        everything = self.empty.effect
+        whole = f", replacing everything {everything.mean:.3g}" if everything is not None else ""
+        return (
+            f"replacing the circuit moves the metric by {effect.mean:.3g}{whole}; no random set of its size moves it "
+            f"as far, and none that gradients choose further, on {self.pairs} prompt pairs of the {self.split} split"
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write `evidence.json`, whole or not at all."""
@@ -120,7 +172,7 @@ def of_panel(panel: Panel, split: Split, controls: int) -> Evidence:
     """The evidence on a panel's prompts, which are of `split`."""
     circuit = panel.circuit
     return Evidence(
-        setting=Setting.of(circuit, "outside the circuit"),
+        setting=Setting.of(circuit, panel.ablated),
         split=split,
         pairs=len(panel.pairs),
         reference=circuit.origin.reference,

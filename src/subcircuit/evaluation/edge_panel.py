@@ -18,6 +18,8 @@ from subcircuit.edge_tables import Edges, best, connected
 from subcircuit.edges import rewired_logits, writer_sites
 from subcircuit.evaluation.panel import RANKING, Panel
 from subcircuit.evaluation.ranking import Ranked
+from subcircuit.evaluation.setting import traced
+from subcircuit.evaluation.traced_panel import TracedPanel
 from subcircuit.gradients import Objective
 from subcircuit.scores import PerPrompt, Scores, judge
 from subcircuit.sites import Site
@@ -111,4 +113,6 @@ class EdgeRanking(Ranked):
 
 def panel_of(circuit: Circuit) -> type[Panel]:
     """The kind of panel a circuit is scored on."""
+    if traced(circuit):
+        return cast("type[Panel]", TracedPanel)
     return Panel if circuit.edges is None else cast("type[Panel]", EdgePanel)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from subcircuit.circuit import Circuit
-from subcircuit.errors import DataError
+from subcircuit.errors import DataError, UsageError
 from subcircuit.evaluation.completeness import (
     Complement,
     Incompleteness,
@@ -26,7 +26,7 @@ from subcircuit.evaluation.optimal import Optimal, optimal
 from subcircuit.evaluation.outliers import Outliers, outliers
 from subcircuit.evaluation.panel import Panel
 from subcircuit.evaluation.ranking import NodeRanking
-from subcircuit.evaluation.setting import Setting
+from subcircuit.evaluation.setting import Setting, traced
 from subcircuit.evaluation.stability import Stability, again, by_prompt, over_prompts, over_seeds
 from subcircuit.scores import Estimate
 from subcircuit.sites import Node
@@ -117,7 +117,14 @@ def full_evidence(
         seeds: circuits in the comparison over seeds, this one included; each other is a search. Below 2 = none.
         optimal_steps: steps in which the constants of optimal ablation are fitted; 0 = not at all.
         on_step: told the name of each run before it begins.
+
+    Raises UsageError for a causal tracing: these measures ask what a circuit does alone.
     """
+    if traced(circuit):
+        raise UsageError(
+            "curves, completeness and tests are of circuits that run alone, and a causal tracing is what is replaced",
+            "score it without --full",
+        )
     panel = panel_of(circuit).draw(
         subject,
         circuit,

@@ -9,11 +9,12 @@ from functools import cached_property
 from typing import cast
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from subcircuit.circuit import Circuit, Kept, matched, sizes
 from subcircuit.errors import DataError
+from subcircuit.evaluation.setting import Ablated
 from subcircuit.gradients import Objective, attribution, coarsen
 from subcircuit.intervention import Fill, Filling, Reference, acting, effective, masked_logits
 from subcircuit.scores import PerPrompt, Scores, judge, summarise
@@ -34,6 +35,8 @@ class Panel:
     `passes` counts the masked runs of all prompts; `full`, the plain run, is not among them.
     """
 
+    ablated: Ablated = "outside the circuit"  # what is off where a circuit is run
+
     def __init__(
         self,
         subject: Subject,
@@ -50,8 +53,8 @@ class Panel:
         self.batch_size, self.cache_bytes, self.seed, self.on_step = batch_size, cache_bytes, seed, on_step
         self.passes = 0
         self.reference = self.filled(pairs)
-        self.full = masked_logits(subject, pairs.clean, {}, self.reference, batch_size=batch_size)
-        self.whole = judge(self.full, self.full, pairs)
+        self.full = self._full()
+        self.whole = self.judged(self.full)
         self.empty = self._closed()
 
     @classmethod
@@ -106,6 +109,10 @@ class Panel:
         mask = {site: truth.float() for site, truth in kept.items()}
         filling = reference or self.reference
         logits = masked_logits(self.subject, self.pairs.clean, mask, filling, batch_size=self.batch_size)
+        return self.judged(logits)
+
+    def judged(self, logits: Float[Tensor, "prompt vocab"]) -> PerPrompt:
+        """Every metric of these answers, prompt by prompt."""
         return judge(self.full, logits, self.pairs)
 
     def scores(self, found: PerPrompt) -> Scores:
@@ -130,6 +137,9 @@ class Panel:
             lots = {site: torch.rand(len(truth), generator=generator) for site, truth in self.circuit.kept.items()}
             found.append(self.scores(self.run(f"random {draw + 1} of {draws}", self._matched(lots))))
         return found
+
+    def _full(self) -> Float[Tensor, "prompt vocab"]:
+        return masked_logits(self.subject, self.pairs.clean, {}, self.reference, batch_size=self.batch_size)
 
     def _closed(self) -> PerPrompt:
         return self.run("empty", {site: torch.zeros_like(truth) for site, truth in self.circuit.kept.items()})

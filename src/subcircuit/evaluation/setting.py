@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from subcircuit.circuit import Circuit
 
-__all__ = ["Ablated", "Result", "Setting"]
+__all__ = ["Ablated", "Result", "Setting", "denoised", "traced"]
 
 Ablated = Literal[
     "outside the circuit",
@@ -32,8 +32,9 @@ class Setting(BaseModel):
     component: str = Field(description="kinds that are switched, e.g. head,neuron; or edge")
     ablation: str = Field(description="what fills an ablated node: corrupt, mean, zero, resample or optimal")
     positions: Literal["all"] = Field(default="all", description="token positions at which nodes are ablated")
-    direction: Literal["noising"] = Field(
-        default="noising", description="noising: the clean prompt is run, and reference values are put into it"
+    direction: Literal["noising", "denoising"] = Field(
+        default="noising",
+        description="noising: the clean prompt is run, and reference values are put into it; denoising: the other way",
     )
     set: Ablated = Field(description="which nodes are ablated; empty where nothing is run")
 
@@ -46,6 +47,7 @@ class Setting(BaseModel):
             granularity="edge" if edges else "node",
             component="edge" if edges else ",".join(kinds),
             ablation=ablation or circuit.origin.reference,
+            direction="denoising" if denoised(circuit) else "noising",
             set=ablated,
         )
 
@@ -56,3 +58,13 @@ class Result(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     setting: Setting
+
+
+def traced(circuit: Circuit) -> bool:
+    """Whether a circuit is a set of nodes to be replaced, the rest of the model left as it is."""
+    return circuit.origin.method == "causal-tracing"
+
+
+def denoised(circuit: Circuit) -> bool:
+    """Whether it is one into which clean values are put."""
+    return traced(circuit) and circuit.origin.settings.get("direction") == "denoise"

@@ -30,6 +30,7 @@ COMMON: dict[str, Any] = {"kl": 0.01, "validation": 32}
 OWN: dict[str, dict[str, Any]] = {
     "activation-patching": {"kinds": NODES},
     "attribution-patching": {"kinds": NODES},
+    "causal-tracing": {"kinds": "head,mlp", "k": 2, "metric": "kl", "direction": "denoise"},
     "greedy-removal": {"kinds": NODES, "threshold": 1e-5},
     "node-pruning": {"steps": 60, "polish": 4},
     "random": {"kinds": NODES},

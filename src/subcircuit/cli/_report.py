@@ -1,0 +1,43 @@
+"""`subcircuit report`: runs as one HTML file that opens anywhere."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from subcircuit.cli._outputs import Reported
+from subcircuit.cli._shell import Screen
+from subcircuit.errors import UsageError
+from subcircuit.runs import RunFolder
+
+__all__ = ["report"]
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="run folders, one or more", metavar="DIR ...")],
+    out: Annotated[Path | None, typer.Option(help="file to write; by default report.html in the first folder")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Write runs as one HTML file: evidence, the circuit at every size, edges, prompts, provenance. No model is loaded.
+
+    The file needs no server, no network and no other file. Several runs can be compared in it.
+    """
+    for folder in folders:
+        RunFolder(folder).circuit()
+    place = out or folders[0] / "report.html"
+    if place.is_dir():
+        raise UsageError(f"{place} is a folder", "give --out a file name, for example report.html")
+    from subcircuit.report import report as written
+
+    text = written(*(str(folder) for folder in folders))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f"{place.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, place)
+    screen = Screen(json=json)
+    if json:
+        screen.emit(Reported(file=str(place), bytes=place.stat().st_size, runs=[str(folder) for folder in folders]))
+    else:
+        screen.out.print(f"{escape(str(place))} ({place.stat().st_size / 1e6:.2f} MB)", soft_wrap=True)

@@ -1,0 +1,53 @@
+"""The HTML around a report's data: one file, whose policy lets the browser load nothing and run only this script."""
+
+import base64
+import hashlib
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+
+from subcircuit.report.arrays import Arrays, packed
+from subcircuit.report.payload import Payload
+
+__all__ = ["page"]
+
+POLICY = "default-src 'none'; script-src '{script}'; style-src '{style}'; base-uri 'none'; form-action 'none'"
+
+
+def page(content: Payload, arrays: Arrays) -> str:
+    """The whole file."""
+    script, style = (_static(name) for name in ("viewer.js", "viewer.css"))
+    policy = POLICY.format(script=_hash(script), style=_hash(style))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<meta name="generator" content="subcircuit {version("subcircuit")}">
+<title>{escape(_title(content))}</title>
+<style>{style}</style>
+</head>
+<body>
+<div id="app"><p class="waiting">Opening the report …</p></div>
+<noscript><p class="waiting">This report draws itself with JavaScript, which is switched off here.</p></noscript>
+<script type="text/plain" id="data">{packed(content, arrays)}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _title(content: Payload) -> str:
+    first = content.runs[0].origin
+    more = f" and {len(content.runs) - 1} more" if len(content.runs) > 1 else ""
+    return f"{first.task} in {first.model}: {first.method}{more}"
+
+
+def _static(name: str) -> str:
+    return (files("subcircuit.report") / "static" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
