@@ -1,4 +1,4 @@
-"""Multi-component causal tracing: every set by brute force, the paper's formulas by hand, and what it refuses."""
+"""Multi-component causal tracing: every set by brute force, budgets that nest, evidence, and what it refuses."""
 
 import logging
 from dataclasses import replace
@@ -8,28 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from subcircuit import metrics
-from subcircuit.circuit import Circuit
-from subcircuit.errors import UnknownName, UsageError
+from subcircuit.errors import UsageError
 from subcircuit.evaluation import evidence, full_evidence
 from subcircuit.gates import capped_simplex
 from subcircuit.methods._components import Components
 from subcircuit.methods.causal_tracing import CausalTracing
 from subcircuit.sites import Kind, Site
 from tiny_task import planted_study
-from tiny_tracing import FEW, every_set, random_study, tracing
-
-
-def discovery(circuit: Circuit) -> float:
-    """The mean log odds ratio on the discovery pairs."""
-    return circuit.origin.result["discovery"]
-
-
-def chosen(circuit: Circuit) -> set[str]:
-    return {str(node) for kind in {site.kind for site in circuit.kept} for node in circuit.nodes(kind)}
-
+from tiny_tracing import FEW, chosen, discovery, every_set, mask_of, names_of, random_study, tracing
 
 # -- the optimum ------------------------------------------------------------------------------------------------------
 
@@ -119,81 +106,6 @@ def test_the_capped_simplex_is_projected_onto_by_hand() -> None:
         capped_simplex(inside, 4)
 
 
-# -- the paper's form -------------------------------------------------------------------------------------------------
-
-
-def test_the_paper_preset_follows_its_formulas_on_two_components() -> None:
-    """Two MLPs: `mean 1/(1 + ell) + lambda (e + 1) (|m|_1 + m'(1 - m))`, Adam, clamp; gradients by differences."""
-    subject, task = random_study("gpt2")
-    method = CausalTracing.paper(kinds="mlp", k=2, steps=3, lr=0.03, pairs=8, validation=4)
-    assert (method.penalty, method.batch, method.polish) == (0.05, 32, 0)
-    study = tracing(method, subject, task)
-
-    def loss(m: Tensor, epoch: int) -> float:
-        layers = {Site(layer, Kind.MLP): 1 - m[[layer]].float() for layer in range(2)}
-        logits = study.replacing.logits(layers)
-        pairs = study.pairs
-        change = study.replacing.base - metrics.logit_difference(logits, pairs.right, pairs.wrong)
-        ell = change.exp() - 1
-        penalty = 0.05 * (epoch + 1) * float(m.sum() + (m * (1 - m)).sum())
-        return float((1 / (1 + ell)).mean()) + penalty
-
-    m, first, second = torch.full((2,), 0.5, dtype=torch.float64), torch.zeros(2), torch.zeros(2)
-    for epoch in range(3):
-        step = 1e-2
-        units = torch.eye(2, dtype=torch.float64) * step
-        slope = torch.tensor([(loss(m + unit, epoch) - loss(m - unit, epoch)) / (2 * step) for unit in units])
-        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
-        rate = (first / (1 - 0.9 ** (epoch + 1))) / ((second / (1 - 0.999 ** (epoch + 1))).sqrt() + 1e-8)
-        m = (m - 0.03 * rate).clamp(0, 1)
-        if int((m >= 0.5).sum()) <= 2:  # the first set that fits: both may stay
-            break
-    scores = method.find(subject, task).scores
-    found = torch.cat([scores[Site(layer, Kind.MLP)] for layer in range(2)])
-    torch.testing.assert_close(found, m.float(), rtol=1e-2, atol=1e-3)
-    assert not found.equal(torch.full((2,), 0.5))
-
-
-def test_the_papers_penalties_miss_a_budget_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
-    subject, task = random_study("gpt2")
-    method = CausalTracing.paper(k=3, penalty=10.0, lr=0.5, **FEW)
-    with caplog.at_level(logging.WARNING, "subcircuit"):
-        circuit = method.find(subject, task)
-    assert len(chosen(circuit)) == 0
-    assert "0 components are chosen, not 3" in caplog.text
-
-
-def test_the_preset_has_its_own_values_for_fine_kinds_and_takes_changes() -> None:
-    assert (CausalTracing.paper().lr, CausalTracing.paper().steps) == (0.1, 15)
-    fine = CausalTracing.paper(kinds="mlp_out", penalty=0.01)
-    assert (fine.lr, fine.steps, fine.penalty) == (0.5, 30, 0.01)
-    with pytest.raises(UnknownName, match="no setting 'lamda'"):
-        CausalTracing.paper(lamda=1)
-
-
-# -- searches to compare with -----------------------------------------------------------------------------------------
-
-
-def test_greedy_adds_what_helps_most_each_time() -> None:
-    subject, task = random_study("gpt2")
-    method = CausalTracing(search="greedy", k=3, **FEW)
-    study = tracing(method, subject, task)
-    by_hand: list[int] = []
-    for _ in range(3):
-        others = [each for each in range(10) if each not in by_hand]
-        values = [study.value(_mask([*by_hand, each])) for each in others]
-        by_hand.append(others[int(torch.tensor(values).argmax())])
-    circuit = method.find(subject, task)
-    assert chosen(circuit) == _names(study.components, _mask(by_hand))
-    assert discovery(circuit) == pytest.approx(study.value(_mask(by_hand)))
-
-
-def test_too_many_passes_are_refused_with_their_number() -> None:
-    subject, task = random_study()
-    with pytest.raises(UsageError, match=r"a greedy walk to 3 of 10 components makes 216 passes .* the limit is 100"):
-        CausalTracing(search="greedy", k=3, limit=100, **FEW).find(subject, task)
-
-
 # -- evidence ---------------------------------------------------------------------------------------------------------
 
 
@@ -210,7 +122,7 @@ def test_evidence_is_the_effect_on_other_pairs_beside_sets_of_the_same_size(dire
     study = tracing(method, subject, task)
     study.pairs = task.pairs(subject.tokenizer, 24, split="test")
     named = chosen(circuit)
-    mask = torch.tensor([bool(_names(study.components, _mask([each])) & named) for each in range(10)])
+    mask = torch.tensor([bool(names_of(study.components, mask_of([each])) & named) for each in range(10)])
     assert found.circuit.effect.mean == pytest.approx(study.value(mask), abs=1e-4)
     assert found.empty.effect.mean == pytest.approx(float(study.replacing.whole.mean()), abs=1e-4)
 
@@ -278,19 +190,3 @@ def test_pairs_that_go_the_wrong_way_are_told_and_kept(caplog: pytest.LogCapture
         circuit = CausalTracing(k=2, **FEW).find(subject, task, turned)
     wrong = int(circuit.origin.result["wrong_way"])
     assert wrong >= 1 and f"in {wrong} of 8 pairs replacing everything moves the metric the wrong way" in caplog.text
-
-
-# -- the words of these tests -----------------------------------------------------------------------------------------
-
-
-def _mask(components: list[int]) -> Tensor:
-    return torch.zeros(10, dtype=torch.bool).index_fill(0, torch.tensor(components), True)
-
-
-def _names(components: Components, mask: Tensor) -> set[str]:
-    kept = components.kept(mask)
-    return {
-        str(site) if site.kind is Kind.MLP else f"{site}.{int(unit)}"
-        for site, truth in kept.items()
-        for unit in truth.nonzero()[:, 0]
-    }
