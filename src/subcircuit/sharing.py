@@ -1,6 +1,7 @@
 """Circuits through the Hugging Face hub: plain files without code, read at one commit, which is recorded."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,23 +34,23 @@ PATIENCE = 10.0  # seconds for the hub's first answer
 LOG_IN = "log in with a token that may write there: hf auth login"
 
 
-class Shared:
+class Shared(ABC):
     """What is saved to a folder and loaded from one can be sent to the hub and fetched from it."""
 
     origin: Origin
 
+    @abstractmethod
     def save(self, folder: str | Path) -> None:
         """Write it into a folder."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def load(cls, folder: str | Path) -> Self:
         """Read it from a folder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def with_origin(self, origin: Origin) -> Self:
         """The same with another origin."""
-        raise NotImplementedError
 
     def push_to_hub(self, repo: str, *, evidence: EvidenceLike | None = None, private: bool = False) -> str:
         """Send it to a repository on the hub, with a card; returns the commit.

@@ -5,6 +5,8 @@ that are gates (learned masks) close a whole line when a parent's is closed, so 
 its line. Scores that are effects of single nodes (attribution, patching) stand for themselves.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -20,7 +22,7 @@ from subcircuit.sites import PARENT, Site
 __all__ = ["NodeRanking", "Ranked", "effects", "finest"]
 
 
-class Ranked:
+class Ranked(ABC):
     """Items of a panel's circuit, any choice of which is run once; all and none of them are known already."""
 
     def __init__(self, panel: Panel) -> None:
@@ -40,8 +42,9 @@ class Ranked:
             self._known[key] = self._judged(chosen)
         return self._known[key]
 
+    @abstractmethod
     def _judged(self, chosen: Bool[Tensor, " item"]) -> PerPrompt:
-        raise NotImplementedError
+        """Run a choice that is neither all nor nothing."""
 
 
 class NodeRanking(Ranked):
