@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
 
-# On few cores, OpenMP threads that spin while they wait cost more than they bring.
+# On few cores, OpenMP threads that spin while they wait cost more than they bring; large pages are quicker to take.
 export OMP_WAIT_POLICY ?= PASSIVE
+export THP_MEM_ALLOC_ENABLE ?= 1
 
 .PHONY: demo test test-all check bench viewer clean
 

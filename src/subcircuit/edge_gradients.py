@@ -6,7 +6,7 @@ input is its projection's gradient led back through the projection's weights and
 heads of a layer together. Signs depart from the papers': positive = the edge helps.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,6 +30,7 @@ __all__ = ["Path", "edge_attribution", "passes"]
 
 Path = Literal["clean", "inputs", "activations", "clean-corrupt"]
 Values = Mapping[Site, Tensor]
+ROOM = (1 << 30, 1 << 25)  # bytes, on a device and on a CPU, whose allocator hands out anew what is larger
 
 
 def edge_attribution(
@@ -64,17 +65,15 @@ def edge_attribution(
     def add(rows: Tensor) -> None:
         batch, other = pairs[rows], reference(rows)
         clean = _passed(subject, batch, {}, grad=path in ("clean", "clean-corrupt"))
-        gradients = clean.gradients(objective, clean.logits, batch) if clean.logits.requires_grad else {}
-        deltas = _deltas(subject, wiring, clean.seen, other)
         found = torch.zeros_like(total)
-        if gradients:
-            found += _table(subject, wiring, clean.seen, gradients, deltas)
+        if clean.logits.requires_grad:
+            gradients = clean.gradients(objective, clean.logits, batch)
+            found += _table(subject, wiring, clean.seen, other, clean.seen, gradients, writer_sites(subject))
             on_step(len(rows))
-        points = _points(subject, wiring, path, steps, clean.seen, other)
-        for edits, columns in points:
+        for edits, sites in _points(subject, path, steps, clean.seen, other):
             run = _passed(subject, batch, edits, grad=True)
             gradients = run.gradients(objective, clean.logits.detach(), batch)
-            found[:, columns] += _table(subject, wiring, run.seen, gradients, deltas)[:, columns] / shares
+            found += _table(subject, wiring, clean.seen, other, run.seen, gradients, sites) / shares
             on_step(len(rows))
         total.add_(found)
 
@@ -139,81 +138,106 @@ def _passed(subject: Subject, batch: Pairs, start: Mapping[Site, Edit], *, grad:
 
 
 def _points(
-    subject: Subject, wiring: Wiring, path: Path, steps: int, clean: Values, other: Values
-) -> Iterator[tuple[dict[Site, Edit], slice]]:
+    subject: Subject, path: Path, steps: int, clean: Values, other: Values
+) -> Iterator[tuple[dict[Site, Edit], list[Site]]]:
     """Where a path takes gradients besides the clean run, and the writers whose edges those are for."""
-    everything, start = slice(0, len(wiring.writers)), Site(0, Kind.RESID)
+    start = Site(0, Kind.RESID)
     middle = [(step + 0.5) / steps for step in range(steps)]
     ends = {"clean": [], "inputs": middle, "clean-corrupt": [0.0]}
     if path in ends:
         for share in ends[path]:
-            yield {start: _between(clean[start], other[start], share)}, everything
+            yield {start: _between(clean[start], other[start], share)}, writer_sites(subject)
         return
     for site in writer_sites(subject):
         for share in middle:
-            yield {site: _between(clean[site], other[site], share)}, wiring.columns(site)
+            yield {site: _between(clean[site], other[site], share)}, [site]
 
 
 def _between(own: Tensor, other: Tensor, share: float) -> Edit:
     return lambda act: torch.lerp(other.to(act.device, act.dtype).expand_as(own), own, share)
 
 
-def _deltas(subject: Subject, wiring: Wiring, clean: Values, other: Values) -> Float[Tensor, "writer flat"]:
+def _table(
+    subject: Subject,
+    wiring: Wiring,
+    own: Values,
+    other: Values,
+    seen: Values,
+    gradients: Values,
+    sites: list[Site],
+) -> Float[Tensor, "reader writer"]:
+    """The first-order effect of every edge from the writers of `sites`: what a writer adds (`own` - `other`), along the
+    gradient at its reader's input. A few prompts at a time: what all writers add at once is the largest thing there is.
+    """
+    table = torch.zeros(wiring.allowed.shape)
+    columns = torch.cat([torch.arange(len(wiring.writers))[wiring.columns(site)] for site in sites])
+    stream = seen[Site(len(subject) - 1, Kind.ATTN_IN)]
+    for rows in torch.arange(len(stream)).split(_prompts_at_once(stream, len(columns))):
+        added = _added(subject, _cut(own, sites, rows), _cut(other, sites, rows), sites)
+        for readers, before, at in _read(subject, wiring, _cut(seen, seen, rows), _cut(gradients, gradients, rows)):
+            earlier = columns[columns < before]
+            table[readers, earlier] += (at @ added[: len(earlier)].mT).cpu()
+    return table
+
+
+def _prompts_at_once(stream: Tensor, writers: int) -> int:
+    """So many that what `writers` add to them stays within ROOM."""
+    per_prompt = writers * stream[0].numel() * stream.itemsize
+    return max(1, ROOM[stream.device.type == "cpu"] // per_prompt)
+
+
+def _cut(values: Values, sites: Iterable[Site], rows: Tensor) -> dict[Site, Tensor]:
+    """These rows of the values at some sites; a value that is the same for all rows stays as it is."""
+    span = slice(int(rows[0]), int(rows[-1]) + 1)
+    return {site: values[site][span] if len(values[site]) > 1 else values[site] for site in sites}
+
+
+def _added(subject: Subject, own: Values, other: Values, sites: list[Site]) -> Float[Tensor, "writer flat"]:
     """What every writer adds to the stream more than in the reference, prompts and positions in one."""
-    rows = []
-    for site in writer_sites(subject):
-        added = contributions(subject, site, clean[site], other[site])
+    tokens, width = own[sites[0]].shape[:2].numel(), subject.width(Kind.RESID)
+    units = [own[site].shape[2] for site in sites]
+    table = own[sites[0]].new_empty(sum(units), tokens, width)
+    for site, part in zip(sites, table.split(units), strict=True):
+        contributions(subject, site, own[site], other[site], out=part)
         if site.kind is Kind.HEAD and subject.family.post_norms:
             projection, _ = subject.layout.tap(site)
             norm, _ = subject.layout.tap(Site(site.layer, Kind.ATTN))
-            added = _through(norm, projection.forward(clean[site].flatten(2)), added)
-        rows.append((wiring.columns(site), added.flatten(1)))
-    table = rows[0][1].new_empty(len(wiring.writers), rows[0][1].shape[1])
-    for columns, flat in rows:
-        table[columns] = flat
-    return table
+            joined = projection.forward(own[site].flatten(2))
+            part.copy_(_through(norm, joined, part.view(-1, *joined.shape)).flatten(1, 2))
+    return table.flatten(1)
 
 
-def _table(
-    subject: Subject, wiring: Wiring, seen: Values, gradients: Values, deltas: Float[Tensor, "writer flat"]
-) -> Float[Tensor, "reader writer"]:
-    """Every edge's first-order effect: what its writer adds, along the gradient at its reader's input."""
-    table = torch.zeros(wiring.allowed.shape)
-
-    def score(rows: slice, before: int, at: Float[Tensor, "reader batch pos hidden"]) -> None:
-        table[rows, :before] = (at.flatten(1) @ deltas[:before].mT).cpu()
-
+def _read(
+    subject: Subject, wiring: Wiring, seen: Values, gradients: Values
+) -> Iterator[tuple[slice, int, Float[Tensor, "reader flat"]]]:
+    """Readers, the writers before them, and the gradients at their inputs; a layer's heads together."""
     for layer in range(len(subject)):
-        sites = [Site(layer, kind) for kind in PROJECTIONS]
+        sites, mlp = [Site(layer, kind) for kind in PROJECTIONS], Site(layer, Kind.MLP)
         rows = slice(wiring.rows(sites[0]).start, wiring.rows(sites[-1]).stop)
-        score(rows, wiring.before(sites[0]), _heads(subject, sites, seen, gradients))
-        mlp = Site(layer, Kind.MLP)
-        score(wiring.rows(mlp), wiring.before(mlp), gradients[Site(layer, Kind.MLP_IN)].movedim(2, 0))
-    score(wiring.last, len(wiring.writers), gradients[Site(len(subject), Kind.RESID)].movedim(2, 0))
-    return table
+        yield rows, wiring.before(sites[0]), _heads(subject, sites, seen, gradients)
+        yield wiring.rows(mlp), wiring.before(mlp), gradients[Site(layer, Kind.MLP_IN)].flatten()[None]
+    yield wiring.last, len(wiring.writers), gradients[Site(len(subject), Kind.RESID)].flatten()[None]
 
 
-def _heads(
-    subject: Subject, sites: list[Site], seen: Values, gradients: Values
-) -> Float[Tensor, "reader batch pos hidden"]:
+def _heads(subject: Subject, sites: list[Site], seen: Values, gradients: Values) -> Float[Tensor, "reader flat"]:
     """The gradients at the inputs of a layer's queries, keys and values, each as if it alone read the stream."""
-    parts = []
-    for site in sites:
+    tokens = gradients[sites[0]].shape[:2].numel()
+    units = [gradients[site].shape[2] for site in sites]
+    at_projection = gradients[sites[0]].new_empty(sum(units), tokens, subject.width(Kind.RESID))
+    for site, part in zip(sites, at_projection.split(units), strict=True):
         by_unit = rearrange(gradients[site], "batch pos unit channel -> unit (batch pos) channel")
-        parts.append(torch.bmm(by_unit, subject.layout.weight(site)))
-    entry = Site(sites[0].layer, Kind.ATTN_IN)
-    stream = seen[entry][:, :, 0]
-    at_projection = torch.cat(parts).view(-1, *stream.shape)
+        torch.bmm(by_unit, subject.layout.weight(site), out=part)
     if not subject.family.pre_norms:
-        return at_projection
-    return _back(subject.layout.tap(entry)[0], stream, at_projection)
+        return at_projection.flatten(1)
+    entry = Site(sites[0].layer, Kind.ATTN_IN)
+    return _back(subject.layout.tap(entry)[0], seen[entry].flatten(0, 2), at_projection).flatten(1)
 
 
-def _back(norm: nn.Module, x: Tensor, gradients: Float[Tensor, "reader *x"]) -> Float[Tensor, "reader *x"]:
+def _back(norm: nn.Module, x: Float[Tensor, "token hidden"], gradients: Float[Tensor, "reader token hidden"]) -> Tensor:
     """Gradients at a norm's output as gradients at its input `x`."""
     with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        (found,) = torch.autograd.grad(norm.forward(leaf), leaf, gradients, is_grads_batched=True)
+        leaf = x.detach().expand_as(gradients).requires_grad_()
+        (found,) = torch.autograd.grad(norm.forward(leaf), leaf, gradients)
     return found
 
 

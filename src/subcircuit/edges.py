@@ -65,14 +65,19 @@ def rewired_logits(
     return torch.stack([found[row] for row in range(len(prompts))])
 
 
-def contributions(subject: Subject, site: Site, own: Tensor, other: Tensor) -> Float[Tensor, "writer batch pos hidden"]:
+def contributions(
+    subject: Subject, site: Site, own: Tensor, other: Tensor, out: Float[Tensor, "writer token hidden"] | None = None
+) -> Float[Tensor, "writer batch pos hidden"]:
     """What each writer of a HEAD, MLP or RESID site adds to the stream more than it does in the reference.
 
-    Where the attention branch ends in a norm, heads are counted before it.
+    Where the attention branch ends in a norm, heads are counted before it. Written to `out` where that is given.
     """
     delta = own - other.to(own.device, own.dtype)
     by_unit = rearrange(delta, "batch pos unit channel -> unit (batch pos) channel")
-    written = torch.bmm(by_unit, subject.layout.weight(site)) if site.kind is Kind.HEAD else by_unit
+    if site.kind is Kind.HEAD:
+        written = torch.bmm(by_unit, subject.layout.weight(site), out=out)
+    else:
+        written = by_unit if out is None else out.copy_(by_unit)
     return written.view(len(written), *own.shape[:2], -1)
 
 
@@ -85,6 +90,7 @@ class _Run:
         self.streams: dict[int, Tensor] = {}
         self.outbox = Outbox(len(wiring.writers))
         self.branches: list[_Branch] = []
+        self.entered: tuple[int, Tensor | None] = (-1, None)  # a layer, and what its heads' readers take in
         self.references: dict[int, Tensor] = {}  # the reference's stream, after so many writers
 
     def edits(self) -> dict[Site, Edit]:
@@ -150,15 +156,28 @@ class _Run:
         """Several readers behind one norm: each projects its own version of the stream."""
 
         def edit(act: Tensor) -> Tensor:
-            streams = self._seen(self.wiring.rows(site), self.wiring.before(site), self.streams[site.layer])
+            if self.entered[0] != site.layer:
+                self.entered = (site.layer, self._entered(site.layer))
+            streams, rows = self.entered[1], self.wiring.rows(site)
             if streams is None:
                 return act
-            if self.layout.family.pre_norms:
-                streams = self.layout.tap(Site(site.layer, Kind.ATTN_IN))[0].forward(streams)
-            read = torch.bmm(streams.flatten(1, 2), self.layout.weight(site).mT).view(*streams.shape[:3], -1)
+            first = self.wiring.rows(Site(site.layer, PROJECTIONS[0])).start
+            mine = streams[rows.start - first : rows.stop - first]
+            read = torch.bmm(mine.flatten(1, 2), self.layout.weight(site).mT).view(*mine.shape[:3], -1)
             return rearrange(read, "unit batch pos channel -> batch pos unit channel") + self.layout.bias(site)
 
         return edit
+
+    def _entered(self, layer: int) -> Float[Tensor, "reader batch pos hidden"] | None:
+        """What all queries, keys and values of a layer project: together, for the outbox is large and read once."""
+        rows = [self.wiring.rows(Site(layer, kind)) for kind in PROJECTIONS]
+        entry = Site(layer, Kind.ATTN_IN)
+        before = self.wiring.before(Site(layer, PROJECTIONS[0]))
+        streams = self._seen(slice(rows[0].start, rows[-1].stop), before, self.streams[layer])
+        if streams is None or not self.layout.family.pre_norms:
+            return streams
+        normed: Tensor = self.layout.tap(entry)[0].forward(streams)
+        return normed
 
     def _seen(
         self, rows: slice, before: int, stream: Float[Tensor, "batch pos hidden"]
@@ -169,11 +188,12 @@ class _Run:
             return None
         closed = closed.to(stream.device)
         far = _nearer(closed)
-        seen = _either(far, self.references[before], stream) - self.outbox.take(closed - far[:, None].float())
+        seen = _either(far, self.references[before], stream, self.outbox.take(far[:, None].float() - closed))
         for branch in self.branches:
             if branch.columns.stop <= before:
-                whole = _either(far, branch.norm.forward(branch.reference), branch.norm.forward(branch.own))
-                seen = seen + (branch.norm.forward(branch.left(closed[:, branch.columns])) - whole)
+                left = branch.norm.forward(branch.left(closed[:, branch.columns]))
+                reference, own = (-branch.norm.forward(each) for each in (branch.reference, branch.own))
+                seen = seen + _either(far, reference, own, left)
         return seen
 
 
@@ -190,8 +210,8 @@ class _Branch:
     def left(self, closed: Float[Tensor, "reader writer"]) -> Float[Tensor, "reader batch pos hidden"]:
         """What each reader sees of the heads, before the norm."""
         far = _nearer(closed)
-        share = (closed - far[:, None].float()).to(self.added.dtype)
-        return _either(far, self.reference, self.own) - torch.einsum("rw,wbtd->rbtd", share, self.added)
+        share = (far[:, None].float() - closed).to(self.added.dtype)
+        return _either(far, self.reference, self.own, torch.einsum("rw,wbtd->rbtd", share, self.added))
 
 
 def _nearer(closed: Float[Tensor, "reader writer"]) -> Bool[Tensor, " reader"]:
@@ -199,8 +219,15 @@ def _nearer(closed: Float[Tensor, "reader writer"]) -> Bool[Tensor, " reader"]:
     return closed.detach().mean(1) > 0.5
 
 
-def _either(far: Bool[Tensor, " reader"], reference: Tensor, own: Tensor) -> Float[Tensor, "#reader batch pos hidden"]:
-    """One of the two for every reader, without copies where it is the same for all."""
+def _either(
+    far: Bool[Tensor, " reader"],
+    reference: Float[Tensor, "#batch #pos hidden"],
+    own: Float[Tensor, "batch pos hidden"],
+    more: Float[Tensor, "reader batch pos hidden"],
+) -> Float[Tensor, "reader batch pos hidden"]:
+    """`more` and, for every reader, one of the two."""
     if far.all() or not far.any():
-        return (reference if far.any() else own)[None]
-    return torch.where(far[:, None, None, None], reference, own)
+        return more + (reference if far.any() else own)
+    which = torch.stack([far, ~far], 1).to(more)  # a product makes no copy of the two for every reader
+    both = torch.stack([reference.expand_as(own), own]).flatten(1)
+    return torch.addmm(more.flatten(1), which, both).view_as(more)

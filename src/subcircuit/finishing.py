@@ -33,9 +33,16 @@ class Validation:
     def __init__(self, subject: Subject, pairs: Pairs, reference: Reference, batch_size: int) -> None:
         self.subject, self.pairs, self.reference, self.batch_size = subject, pairs, reference, batch_size
         self.full = masked_logits(subject, pairs.clean, {}, reference, batch_size=batch_size)
+        self._known: dict[bytes, float] = {}  # a search comes back to the same circuits
 
     def kl(self, kept: Kept) -> float:
-        """Mean KL in nats; one pass over the prompts."""
+        """Mean KL in nats; one pass over the prompts, unless this mask was asked before."""
+        key = b"".join(kept[site].numpy().tobytes() for site in sorted(kept))
+        if key not in self._known:
+            self._known[key] = self._kl(kept)
+        return self._known[key]
+
+    def _kl(self, kept: Kept) -> float:
         mask = {site: truth.float() for site, truth in kept.items()}
         logits = masked_logits(self.subject, self.pairs.clean, mask, self.reference, batch_size=self.batch_size)
         return float(metrics.kl(self.full, logits).mean())

@@ -9,11 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subcircuit import metrics
-from subcircuit.batching import batched
 from subcircuit.edge_gradients import edge_attribution, passes
 from subcircuit.edges import rewired, rewired_logits
-from subcircuit.errors import NumericalError
 from subcircuit.gates import Dual, HardConcrete, Relaxation
+from subcircuit.methods._descent import MOMENTS, Room, adam, moments, require_finite, seeded, step_rows
 from subcircuit.methods._edge_study import EdgeStudy, Table
 from subcircuit.methods._plan import ranked, schedule
 from subcircuit.methods._retreat import Retreat
@@ -22,13 +21,11 @@ from subcircuit.progress import Progress
 
 __all__ = ["EdgePlan", "EdgeSearch"]
 
-BETAS = (0.9, 0.98)  # of Adam: prices change within tens of steps, and so do the gradients' sizes
 MARGIN = 0.6  # of the budget, for the prompts that the gates are fitted to: unseen ones come out above it
 ALL_OPEN = 3.0  # log_alpha
 AJAR = -1.0  # the lowest a gate starts: edges of a node that is shut on both sides would have no gradient
 SHARES = (0.01, 0.03, 0.1, 0.3, 0.6)  # of the edges, from which a search may start
 SAFE = ".safe"  # marks the gates to go back to
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 RANKING = 64  # pairs that are enough to rank by; the gates see all
 
 
@@ -76,7 +73,7 @@ class EdgeSearch:
             safe = {name + SAFE: value for name, value in start.items()}
             study.keep(start | safe, step=0, base=1.0, average=math.nan, pace=1.0, mark=0.0, waited=0)
         self.log_alpha = {name: self._tensor(name).requires_grad_() for name in self.names}
-        self.room = plan.batch  # pairs that fit in memory at once
+        self.room = Room(plan.batch)
 
     def run(self) -> Table:
         """The steps that are left. Returns every edge's log_alpha: the lower of its own and its writer's."""
@@ -110,7 +107,7 @@ class EdgeSearch:
         target.backward()
         kl = self._add_slopes(step, weight)
         loss = float(target.detach()) + weight * kl
-        self._require_finite(step, loss)
+        require_finite(step, loss, self.log_alpha.values())
         optimiser.step()
         for value in self.log_alpha.values():
             self.relaxation.clamp_(value)
@@ -120,23 +117,16 @@ class EdgeSearch:
 
     def _add_slopes(self, step: int, weight: float) -> float:
         """Add the gradient of `weight * KL` over this step's rows to the gates' own, and return KL."""
-        study, rows, leaves = self.study, self._rows(step), list(self.log_alpha.values())
-        found = []
+        plan, study = self.plan, self.study
 
-        def part(which: Tensor) -> None:
-            some = rows[which]
-            generator = _generator(self.plan.seed, step)  # the same noise in each part
-            table = self._table(self._by_edge(lambda log_alpha: self.relaxation(log_alpha, generator), torch.mul))
+        def run(some: Tensor) -> Tensor:
+            noise = seeded(plan.seed, step)  # the same in each part of the batch
+            table = self._table(self._by_edge(lambda log_alpha: self.relaxation(log_alpha, noise), torch.mul))
             with rewired(study.subject, study.wiring, table, self.reference(some)):
-                logits = study.subject.logits(study.pairs.clean[some])
-            kl = metrics.kl(self.full[some].to(logits.device), logits).sum() / len(rows)
-            slopes = torch.autograd.grad(weight * kl, leaves)
-            for leaf, slope in zip(leaves, slopes, strict=True):
-                leaf.grad = slope if leaf.grad is None else leaf.grad + slope
-            found.append(float(kl.detach()))
+                return study.subject.logits(study.pairs.clean[some])
 
-        self.room = batched(part, study.pairs.clean.lengths[rows], min(self.room, len(rows)))
-        return sum(found)
+        rows = step_rows(len(study.pairs), plan.batch, plan.seed, step)
+        return self.room.add_slopes(list(self.log_alpha.values()), weight, self.full, study.pairs.clean, rows, run)
 
     def _by_edge(
         self, of: Callable[[Tensor], Tensor], both: Callable[[Tensor, Tensor], Tensor]
@@ -169,7 +159,7 @@ class EdgeSearch:
     def _start_kl(self, log_alpha: Float[Tensor, " edge"]) -> float:
         """KL of the relaxed gates on a few discovery pairs."""
         rows = torch.arange(min(2 * self.plan.batch, len(self.study.pairs)))
-        table = self._table(self.relaxation(log_alpha, _generator(self.plan.seed)))
+        table = self._table(self.relaxation(log_alpha, seeded(self.plan.seed)))
         prompts, wiring = self.study.pairs.clean[rows], self.study.wiring
         size = self.plan.batch
         logits = rewired_logits(self.study.subject, wiring, prompts, table, self.reference, batch_size=size)
@@ -199,11 +189,11 @@ class EdgeSearch:
 
     def _keep(self, done: int, optimiser: torch.optim.Adam, dual: Dual, retreat: Retreat) -> None:
         """All that the next step starts from."""
-        named = self.log_alpha.items()
-        moments = {f"{name}.{key}": moment for name, value in named for key, moment in optimiser.state[value].items()}
         average = math.nan if dual.average is None else dual.average
         watched = {"pace": retreat.pace, "mark": retreat.mark, "waited": retreat.waited}
-        self.study.keep(self._gates() | moments, step=done, base=dual.base, average=average, **watched)
+        self.study.keep(
+            self._gates() | moments(self.log_alpha, optimiser), step=done, base=dual.base, average=average, **watched
+        )
 
     def _gates(self, suffix: str = "") -> dict[str, Tensor]:
         return {name + suffix: value.detach().clone() for name, value in self.log_alpha.items()}
@@ -226,32 +216,7 @@ class EdgeSearch:
                 self.study.memory.tensors.pop(f"{name}.{key}", None)
 
     def _optimiser(self) -> torch.optim.Adam:
-        """Adam with its moments as they were kept."""
-        optimiser = torch.optim.Adam(self.log_alpha.values(), lr=self.plan.lr, betas=BETAS)
-        for name, value in self.log_alpha.items():
-            if f"{name}.exp_avg" in self.study.memory.tensors:
-                optimiser.state[value] = {key: self._tensor(f"{name}.{key}") for key in MOMENTS}
-        return optimiser
-
-    def _rows(self, step: int) -> Tensor:
-        """The rows of one step: each epoch passes over all pairs in its own order."""
-        n, size = len(self.study.pairs), min(self.plan.batch, len(self.study.pairs))
-        epoch, part = divmod(step, n // size)
-        order = torch.randperm(n, generator=_generator(self.plan.seed, -1, epoch))
-        return order[part * size : (part + 1) * size]
-
-    def _require_finite(self, step: int, loss: float) -> None:
-        slopes = [value.grad for value in self.log_alpha.values() if value.grad is not None]
-        if not math.isfinite(loss) or not all(slope.isfinite().all() for slope in slopes):
-            what = "gradient of the gates is not finite" if math.isfinite(loss) else f"loss is {loss}"
-            raise NumericalError(
-                f"the {what} at step {step + 1}",
-                "the state of the step before is kept; start again with float32 weights or a smaller --lr",
-            )
+        return adam(self.log_alpha, self.study.memory.tensors, self.plan.lr)
 
     def _tensor(self, name: str) -> Tensor:
         return self.study.memory.tensors[name].clone()
-
-
-def _generator(*seeds: int) -> torch.Generator:
-    return torch.Generator().manual_seed(hash(seeds) % (1 << 63))

@@ -1,6 +1,5 @@
 """The search of node pruning: gates learned under a budget, then a hard circuit. The state is kept after every step."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,13 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subcircuit import metrics
-from subcircuit.batching import batched
 from subcircuit.circuit import Kept, tidy
-from subcircuit.errors import Interrupted, NumericalError
+from subcircuit.errors import Interrupted
 from subcircuit.finishing import Finish, calibrate
 from subcircuit.gates import Dual
 from subcircuit.intervention import masking
+from subcircuit.methods._descent import MOMENTS, Room, adam, moments, require_finite, seeded, step_rows
 from subcircuit.methods._node_study import NodeStudy
 from subcircuit.methods._plan import LogAlpha, Plan, by_site, schedule, worth
 from subcircuit.methods._start import first_gates
@@ -23,7 +21,6 @@ from subcircuit.sites import Kind, Site
 
 __all__ = ["Search"]
 
-BETAS = (0.9, 0.98)  # of Adam: prices change within tens of steps, and so do the gradients' sizes
 SHARE, LEAST_SHARE = 0.6, 0.1  # of the budget for the prompts that gates are fitted to: at first, and at least
 START: dict[str, Any] = {
     "step": 0,
@@ -56,7 +53,7 @@ class Search:
         self.log_alpha = {kind: self._tensor(kind, "log_alpha").requires_grad_() for kind in plan.kinds}
         self.allowed = {kind: self._tensor(kind, "allowed") for kind in plan.kinds}
         self.optimiser, self.dual = self._optimiser(), Dual(1.0)
-        self.room = plan.batch  # pairs that fit in memory at once
+        self.room = Room(plan.batch)
 
     def run(self, index: int, budget: float) -> None:
         """The steps of round `index`: the budget's first step to its last."""
@@ -178,7 +175,7 @@ class Search:
 
     def step(self, step: int) -> dict[str, float]:
         """One optimisation step on the rows of this step; returns loss, KL, size and price as they were before it."""
-        plan, rows, price = self.plan, self._rows(step), self.dual.price
+        plan, price = self.plan, self.dual.price
         p = {kind: plan.relaxation.p_open(value) * self.allowed[kind] for kind, value in self.log_alpha.items()}
         cost = self.study.prices.expected(p)
         if plan.penalties:
@@ -189,9 +186,9 @@ class Search:
             target = (1 - weight) * 2 * cost.sqrt()  # a node of a small circuit is worth more than one of a large one
         self.optimiser.zero_grad()
         target.backward()
-        kl = self._add_slopes(step, rows, weight)
+        kl = self._add_slopes(step, weight)
         loss = float(target.detach()) + weight * kl
-        self._require_finite(step, loss)
+        require_finite(step, loss, self.log_alpha.values())
         self.optimiser.step()
         for value in self.log_alpha.values():
             plan.relaxation.clamp_(value)
@@ -199,65 +196,36 @@ class Search:
         self.dual.update(size if plan.size is not None else kl)
         return {"loss": loss, "kl": kl, "size": size, "price": price}
 
-    def _add_slopes(self, step: int, rows: Tensor, weight: float) -> float:
-        """Add the gradient of `weight * KL` over these rows to the gates' own, and return KL; in parts if need be."""
-        plan, study, leaves = self.plan, self.study, list(self.log_alpha.values())
-        found = []
+    def _add_slopes(self, step: int, weight: float) -> float:
+        """Add the gradient of `weight * KL` over this step's rows to the gates' own, and return KL."""
+        plan, study = self.plan, self.study
 
-        def part(which: Tensor) -> None:
-            some = rows[which]
-            generator = torch.Generator().manual_seed(hash((plan.seed, step)) % (1 << 63))  # the same noise in each
-            gates = {
-                kind: plan.relaxation(value, generator) * self.allowed[kind] for kind, value in self.log_alpha.items()
-            }
+        def run(some: Tensor) -> Tensor:
+            noise = seeded(plan.seed, step)  # the same in each part of the batch
+            gates = {kind: plan.relaxation(value, noise) * self.allowed[kind] for kind, value in self.log_alpha.items()}
             with masking(study.subject, by_site(gates), study.corrupted(some)):
-                logits = study.subject.logits(study.pairs.clean[some])
-            kl = metrics.kl(study.full[some].to(logits.device), logits).sum() / len(rows)
-            slopes = torch.autograd.grad(weight * kl, leaves)
-            for leaf, slope in zip(leaves, slopes, strict=True):
-                leaf.grad = slope if leaf.grad is None else leaf.grad + slope
-            found.append(float(kl.detach()))
+                return study.subject.logits(study.pairs.clean[some])
 
-        self.room = batched(part, study.pairs.clean.lengths[rows], min(self.room, len(rows)))
-        return sum(found)
+        rows = step_rows(len(study.pairs), plan.batch, plan.seed, step)
+        return self.room.add_slopes(list(self.log_alpha.values()), weight, study.full, study.pairs.clean, rows, run)
 
-    def _require_finite(self, step: int, loss: float) -> None:
-        slopes = [value.grad for value in self.log_alpha.values() if value.grad is not None]
-        if not math.isfinite(loss) or not all(slope.isfinite().all() for slope in slopes):
-            what = "gradient of the gates is not finite" if math.isfinite(loss) else f"loss is {loss}"
-            raise NumericalError(
-                f"the {what} at step {step + 1}",
-                "the state of the step before is kept; start again with float32 weights or a smaller --lr",
-            )
+    @property
+    def _named(self) -> dict[str, Tensor]:
+        return {str(kind): value for kind, value in self.log_alpha.items()}
 
     def _optimiser(self) -> torch.optim.Adam:
-        """Adam with its moments as they were kept."""
-        optimiser = torch.optim.Adam(self.log_alpha.values(), lr=self.plan.lr, betas=BETAS)
-        for kind, value in self.log_alpha.items():
-            if f"{kind}.exp_avg" in self.checkpoint.tensors:
-                names = ("step", "exp_avg", "exp_avg_sq")
-                optimiser.state[value] = {name: self._tensor(kind, name) for name in names}
-        return optimiser
+        return adam(self._named, self.checkpoint.tensors, self.plan.lr)
 
     def _keep(self, step: int, index: int) -> None:
         """Remember this moment; on disk where there is a folder."""
         self._store(self.log_alpha, "log_alpha")
-        for name in ("step", "exp_avg", "exp_avg_sq"):
-            if step:
-                self._store({kind: self.optimiser.state[value][name] for kind, value in self.log_alpha.items()}, name)
-            else:  # a new round starts with a fresh optimiser
-                self.checkpoint.tensors = {k: v for k, v in self.checkpoint.tensors.items() if not k.endswith(name)}
+        if step:
+            self.checkpoint.tensors |= moments(self._named, self.optimiser)
+        else:  # a new round starts with a fresh optimiser
+            kept = self.checkpoint.tensors.items()
+            self.checkpoint.tensors = {name: value for name, value in kept if not name.endswith(MOMENTS)}
         self.checkpoint.facts |= {"step": step, "round": index, "base": self.dual.base, "average": self.dual.average}
         self.study.keep({})
-
-    def _rows(self, step: int) -> Tensor:
-        """The rows of one step: each epoch passes over all pairs in its own order."""
-        n, size = len(self.study.pairs), min(self.plan.batch, len(self.study.pairs))
-        epoch, part = divmod(step, n // size)
-        order = torch.randperm(
-            n, generator=torch.Generator().manual_seed(hash((self.plan.seed, -1, epoch)) % (1 << 63))
-        )
-        return order[part * size : (part + 1) * size]
 
     def cost(self, kept: Kept) -> float:
         """The share of the whole model's cost that a hard circuit has."""

@@ -67,10 +67,18 @@ LAYOUTS: dict[Split, tuple[Layout, ...]] = {
         Layout("\n    {} {}\n", ":param", ("{} {}",)),
         Layout("{} {}.\n", ":param", ("{}", "{}", "{}")),
         Layout("{} {}\n", "@param", ("{} {}", "{} {}")),
+        Layout("{}: {}\n", ":param", ("one {}", "all {}", "{} {}")),
+        Layout("\n    {} with {}\n", ":param", ("{} in {}", "{}")),
+        Layout("{} {} {}", "@param", ("this {}",)),
+        Layout("\n    {} {} {} {}.\n", "@param", ("{}", "{}", "{}")),
+        Layout("Each {}\n", ":param", ("each {} {}", "{} {} {}")),
+        Layout("{} and {}\n", ":param", ("{} and {}",)),
     ),
     "validation": (
         Layout("{} {} {} {}", ":param", ("{}", "{}")),
         Layout("{} the {}\n", "@param", ("the {} {}", "the {}")),
+        Layout("\n    {} by {}\n", ":param", ("{} for {}", "{} for {}", "{}")),
+        Layout("Any {} {}\n", ":param", ("any {}",)),
     ),
     "test": (
         Layout("The {} {}\n", ":param", ("a {} {}", "a {} {}")),
