@@ -12,22 +12,32 @@ from pydantic import BaseModel
 
 from subcircuit.cli._benched import Benched
 from subcircuit.cli._exchanged import Brought, Exported, Pushed, SubmissionChecked
-from subcircuit.cli._outputs import Checked, Failure, Found, Listing, Reported, Shown
+from subcircuit.cli._outputs import Checked, Distilled, Failure, Found, Listing, Reported, Shown, Viewed
 from subcircuit.cli._scored import Scored
-from subcircuit.evaluation import Evidence, FullEvidence
+from subcircuit.evaluation import BudgetCurves, Evidence, FullEvidence, TokenEffects
 from subcircuit.evaluation.comparison import Comparison
+from subcircuit.extraction import Extraction
 from subcircuit.records import CircuitFile
 from subcircuit.runs import Run
 
 FOLDER = Path(__file__).parent.parent / "src" / "subcircuit" / "schemas"
-FILES: dict[str, type[BaseModel]] = {"circuit": CircuitFile, "evidence": Evidence, "full": FullEvidence, "run": Run}
+FILES: dict[str, type[BaseModel]] = {
+    "budgets": BudgetCurves,
+    "circuit": CircuitFile,
+    "evidence": Evidence,
+    "full": FullEvidence,
+    "run": Run,
+    "tokens": TokenEffects,
+}
 OUTPUTS: dict[str, type[BaseModel]] = {
     "bench": Benched,
     "check": Checked,
     "check-mib": SubmissionChecked,
     "compare": Comparison,
+    "distill": Distilled,
     "error": Failure,
     "export": Exported,
+    "extract": Extraction,
     "find": Found,
     "import": Brought,
     "list": Listing,
@@ -36,6 +46,7 @@ OUTPUTS: dict[str, type[BaseModel]] = {
     "report": Reported,
     "score": Scored,
     "show": Shown,
+    "view": Viewed,
 }
 
 

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from subcircuit.circuit import Circuit
+    from subcircuit.distillation import Distillation
     from subcircuit.evaluation import Evidence, FullEvidence, evidence, full_evidence
+    from subcircuit.extraction import extract
     from subcircuit.loading import load
     from subcircuit.methods.activation_patching import ActivationPatching
     from subcircuit.methods.attribution_patching import AttributionPatching
     from subcircuit.methods.causal_tracing import CausalTracing
+    from subcircuit.methods.circuit_lasso import CircuitLasso
     from subcircuit.methods.edge_attribution import EdgeAttribution
     from subcircuit.methods.edge_pruning import EdgePruning
     from subcircuit.methods.greedy_removal import GreedyRemoval
@@ -28,6 +31,8 @@ __all__ = [
     "AttributionPatching",
     "CausalTracing",
     "Circuit",
+    "CircuitLasso",
+    "Distillation",
     "EdgeAttribution",
     "EdgePruning",
     "Evidence",
@@ -40,6 +45,7 @@ __all__ = [
     "Site",
     "Subject",
     "evidence",
+    "extract",
     "full_evidence",
     "load",
     "task",
@@ -52,6 +58,8 @@ HOMES = {
     "AttributionPatching": "methods.attribution_patching",
     "CausalTracing": "methods.causal_tracing",
     "Circuit": "circuit",
+    "Distillation": "distillation",
+    "CircuitLasso": "methods.circuit_lasso",
     "EdgeAttribution": "methods.edge_attribution",
     "EdgePruning": "methods.edge_pruning",
     "Evidence": "evaluation",
@@ -64,6 +72,7 @@ HOMES = {
     "Site": "sites",
     "Subject": "subject",
     "evidence": "evaluation",
+    "extract": "extraction",
     "full_evidence": "evaluation",
     "load": "loading",
     "task": "tasks._resolve",

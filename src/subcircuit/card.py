@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 
 from subcircuit.records import CircuitFile
 
-__all__ = ["EvidenceLike", "card", "is_local"]
+__all__ = ["COLUMNS", "EvidenceLike", "card", "evidence_rows", "is_local", "rendered"]
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 TAGS = ["circuit", "mechanistic-interpretability", "subcircuit"]
@@ -48,19 +48,26 @@ def card(file: CircuitFile, evidence: EvidenceLike | None, repo: str) -> str:
     header: dict[str, Any] = {"library_name": "subcircuit", "tags": TAGS}
     if "/" in origin.model and not is_local(origin.model):
         header["base_model"] = origin.model
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["cell"] = _cell
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(),
+    return rendered(
+        TEMPLATE,
+        header,
         file=file,
         origin=origin,
         repo=repo,
         evidence=evidence,
         columns=list(COLUMNS.values()),
-        rows=list(_rows(evidence)) if evidence else [],
+        rows=list(evidence_rows(evidence)) if evidence else [],
     )
+
+
+def rendered(template: Path, header: dict[str, Any], **values: Any) -> str:
+    """A template of a card with its values; the header is the hub's."""
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["cell"] = _cell
+    written = yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip()
+    return environment.from_string(template.read_text(encoding="utf-8")).render(header=written, **values)
 
 
 def is_local(name: str) -> bool:
@@ -70,7 +77,7 @@ def is_local(name: str) -> bool:
     return written_out or (len(path.parts) > 1 and path.exists())
 
 
-def _rows(evidence: EvidenceLike) -> Iterator[tuple[str, Sequence[str]]]:
+def evidence_rows(evidence: EvidenceLike) -> Iterator[tuple[str, Sequence[str]]]:
     """The circuit beside its controls, each number with its interval."""
     draws = sorted(evidence.random, key=lambda scores: scores.kl.mean)
     named = {

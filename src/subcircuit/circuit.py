@@ -36,12 +36,14 @@ class Circuit(Shared):
 
     `scores`: higher = more needed, comparable within a kind. `kept`: the circuit itself; parents without children and
     children without parents are closed. `edges`: of methods that choose edges; then `kept` are the nodes they join.
+    `positions`: of methods that choose nodes at some positions; then `kept` are those that are chosen anywhere.
     """
 
     scores: Mapping[Site, Float[Tensor, " unit"]]
     kept: Kept
     origin: Origin
     edges: Edges | None = None
+    positions: Mapping[str, Kept] | None = None  # by part of the positions
 
     def __repr__(self) -> str:
         kept = ", ".join(f"{size.kept}/{size.total} {kind}" for kind, size in self.sizes.items())
@@ -83,6 +85,7 @@ class Circuit(Shared):
             nodes={kind: [str(node) for node in self.nodes(kind)] for kind in kinds},
             wiring=WiringFile(**asdict(self.edges.wiring)) if self.edges else None,
             edges=list(self.edges.names()) if self.edges else None,
+            positions={part: _names(kept) for part, kept in self.positions.items()} if self.positions else None,
         )
 
     def save(self, folder: str | Path) -> None:
@@ -113,10 +116,11 @@ class Circuit(Shared):
         except (SafetensorError, UsageError) as error:
             raise DataError(f"{path} holds no scores: {error}", "find the circuit again") from error
         try:
-            kept, edges = _kept(file), _edges(file, by_edge)
+            kept, edges = _kept(file, [name for names in file.nodes.values() for name in names]), _edges(file, by_edge)
+            at = {part: _kept(file, names) for part, names in (file.positions or {}).items()} or None
         except UsageError as error:
             raise DataError(f"{folder / 'circuit.json'}: {error.message}", "find the circuit again") from error
-        return cls(scores, kept, file.origin, edges)
+        return cls(scores, kept, file.origin, edges, at)
 
 
 def sizes(kept: Kept) -> dict[Kind, Size]:
@@ -185,11 +189,15 @@ _ATTENTION, _MLP = (Kind.ATTN, Kind.HEAD, Kind.CHANNEL), (Kind.MLP, Kind.NEURON,
 _OPTIONAL = ((Kind.ATTN, Kind.KV),)  # with every key and value off, the queries still are the circuit's own
 
 
-def _kept(file: CircuitFile) -> dict[Site, Bool[Tensor, " unit"]]:
-    """The file's nodes as masks. Raises UsageError for a name that is none, or outside the file's own sizes."""
+def _names(kept: Kept) -> list[str]:
+    return [str(Node(site, int(unit))) for site in sorted(kept) for unit in kept[site].nonzero()[:, 0]]
+
+
+def _kept(file: CircuitFile, names: Sequence[str]) -> dict[Site, Bool[Tensor, " unit"]]:
+    """Nodes of the file as masks. Raises UsageError for a name that is none, or outside the file's own sizes."""
     sites = [Site.parse(f"{layer}.{kind}") for kind in file.units for layer in range(file.layers)]
     kept = {site: torch.zeros(file.units[site.kind], dtype=torch.bool) for site in sites}
-    for node in (Node.parse(name) for names in file.nodes.values() for name in names):
+    for node in map(Node.parse, names):
         if node.site not in kept or node.unit >= len(kept[node.site]):
             raise UsageError(f"node {node} is outside the circuit's own sizes")
         kept[node.site][node.unit] = True

@@ -101,17 +101,22 @@ class Dual:
         return 0.0 if self.average is None else max(-1.0, min(1.0, self.average / self.budget - 1))
 
 
-def capped_simplex(x: Float[Tensor, " gate"], total: float) -> Float[Tensor, " gate"]:
+def capped_simplex(
+    x: Float[Tensor, " gate"], total: float, costs: Float[Tensor, " gate"] | None = None
+) -> Float[Tensor, " gate"]:
     """The nearest point to `x` of {m in [0, 1]^N: sum m = total}: `clip(x - t, 0, 1)`, its `t` found by bisection.
 
-    Wang & Lu 2015, arXiv 1503.01002. Raises UsageError for a total that no such point has.
+    Wang & Lu 2015, arXiv 1503.01002. With costs c > 0 the sum is c'm and the point `clip(x - t c, 0, 1)`. Raises
+    UsageError for a total that no such point has.
     """
-    if not 0 <= total <= len(x):
-        raise UsageError(f"{len(x)} gates between 0 and 1 cannot sum to {total:g}", f"give a total of 0 to {len(x)}")
+    cost = torch.ones(len(x), dtype=torch.float64) if costs is None else costs.double()
+    most = float(cost.sum())
+    if not 0 <= total <= most * (1 + 1e-9):
+        raise UsageError(f"{len(x)} gates between 0 and 1 cannot sum to {total:g}", f"give a total of 0 to {most:g}")
     exact = x.double()
-    low, high = exact.min() - 1, exact.max()  # all gates at 1, all at 0
+    low, high = ((exact - 1) / cost).min(), (exact / cost).max()  # all gates at 1, all at 0
     for _ in range(60):
         middle = (low + high) / 2
-        above = bool((exact - middle).clamp(0, 1).sum() > total)
+        above = bool((cost * (exact - middle * cost).clamp(0, 1)).sum() > total)
         low, high = (middle, high) if above else (low, middle)
-    return (exact - high).clamp(0, 1).to(x.dtype)
+    return (exact - high * cost).clamp(0, 1).to(x.dtype)

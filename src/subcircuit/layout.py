@@ -75,7 +75,10 @@ class Layout:
 
     @cached_property
     def units(self) -> Mapping[Kind, int]:
-        """Units of a site, by kind."""
+        """Units of a site, by kind; of heads and neurons only where all layers have the same number."""
+        branches = dict.fromkeys(ONE_UNIT, 1) | {Kind.MLP_OUT: int(self.config.hidden_size)}
+        if Kind.CHANNEL not in self.family.taps:
+            return branches
         heads = int(self.config.num_attention_heads)
         groups = int(getattr(self.config, "num_key_value_heads", None) or heads)
         inner = {
@@ -86,9 +89,8 @@ class Layout:
             Kind.KV: groups,
             Kind.CHANNEL: self._width(0, Kind.CHANNEL),
             Kind.NEURON: self._width(0, Kind.NEURON),
-            Kind.MLP_OUT: int(self.config.hidden_size),
         }
-        return inner | dict.fromkeys(ONE_UNIT, 1)
+        return inner | branches
 
     @property
     def channels(self) -> int:
@@ -148,13 +150,15 @@ class Layout:
         for tap in self.family.taps.values():
             for layer in range(len(self.layers)):
                 self.module(layer, tap.module)
-        for kind in (Kind.CHANNEL, Kind.NEURON):
+        for kind in self.family.taps.keys() & {Kind.CHANNEL, Kind.NEURON}:
             sizes = [self._width(layer, kind) for layer in range(len(self.layers))]
             if len(set(sizes)) > 1:
                 path = self.family.taps[kind].module
                 raise UnsupportedModel(f"{self.name}: '{path}' differs in width from layer to layer: {sizes}")
 
     def _check_heads(self) -> None:
+        if Kind.CHANNEL not in self.family.taps:
+            return
         heads, groups, width = (self.units[kind] for kind in (Kind.HEAD, Kind.K, Kind.CHANNEL))
         if width % heads or heads % groups:
             raise UnsupportedModel(

@@ -25,6 +25,7 @@ from transformers import (
 
 from subcircuit.batching import out_of_memory
 from subcircuit.builtin import builtin_models, sha256
+from subcircuit.compact import PREFIX, compact_class
 from subcircuit.conversion import from_builtin, from_gguf
 from subcircuit.errors import (
     DataError,
@@ -100,9 +101,9 @@ def load(
 def load_shape(name: str | Path, *, revision: str | None = None, progress: Progress = silent) -> Subject:
     """A model's layers and units without its weights, by the same names: it cannot be run. Raises as `load` does."""
     source = _find(name, revision, progress)
-    head: Any = (
-        AutoModelForCausalLM if find_family(str(source.config.get("model_type"))).causal else AutoModelForMaskedLM
-    )
+    head = _head(source, find_family(str(source.config.get("model_type"))))
+    if head not in (AutoModelForCausalLM, AutoModelForMaskedLM):
+        raise UnsupportedModel(f"the layers of {name} differ in size", "give the model that it was cut from")
     try:
         with torch.device("meta"):
             model = head.from_config(AutoConfig.from_pretrained(source.path, **source.options))
@@ -185,8 +186,13 @@ def _attention(source: Source, attn: str | None) -> str:
 
 
 def _tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    more: dict[str, Any] = {"trust_remote_code": False}
+    if str(source.config.get("model_type")).startswith(PREFIX):
+        more["config"] = _compact(source).config_class.from_pretrained(
+            source.path
+        )  # else it is looked for in the folder
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, **source.options)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, **more, **source.options)
     except (OSError, ValueError, ImportError) as error:
         raise DataError(
             f"{source.path} has no tokenizer that can be read: {_first_line(error)}",
@@ -196,7 +202,7 @@ def _tokenizer(source: Source) -> PreTrainedTokenizerBase:
 
 
 def _model(source: Source, family: Family, dtype: torch.dtype, place: str, attn: str) -> PreTrainedModel:
-    head: Any = AutoModelForCausalLM if family.causal else AutoModelForMaskedLM
+    head = _head(source, family)
     model: PreTrainedModel
     spread = {"device_map": "auto"} if place == "spread" else {}
     try:
@@ -214,6 +220,21 @@ def _model(source: Source, family: Family, dtype: torch.dtype, place: str, attn:
             "use a checkpoint that was trained with its language-model head, and all of its files",
         )
     return model
+
+
+def _head(source: Source, family: Family) -> Any:
+    """What reads the weights. A compact model is read by this library's own class, not by code in its folder."""
+    if not str(source.config.get("model_type")).startswith(PREFIX):
+        return AutoModelForCausalLM if family.causal else AutoModelForMaskedLM
+    return _compact(source)
+
+
+def _compact(source: Source) -> Any:
+    (named,) = source.config.get("architectures") or ["none"]
+    try:
+        return compact_class(str(named).removeprefix("Compact"))
+    except AttributeError as error:
+        raise DataError(f"{source.path} names an unknown architecture: {named}", "extract it again") from error
 
 
 def _unreadable(source: Source, place: str, error: Exception) -> SubcircuitError:

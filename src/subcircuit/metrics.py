@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["accuracy", "exact_match", "kl", "logit_difference", "probability"]
+from subcircuit.errors import DataError
+
+__all__ = ["accuracy", "exact_match", "kl", "logit_difference", "probability", "together"]
 
 Logits = Float[Tensor, "prompt vocab"]
 Answers = Int[Tensor, "prompt answer"]
@@ -17,12 +19,12 @@ PerPrompt = Float[Tensor, " prompt"]
 
 def logit_difference(logits: Logits, right: Answers, wrong: Answers) -> PerPrompt:
     """Log odds of the right answers against the wrong ones. Unbounded; 0 = undecided."""
-    return _set_logit(logits, right) - _set_logit(logits, wrong)
+    return together(logits, right) - together(logits, wrong)
 
 
 def probability(logits: Logits, right: Answers) -> PerPrompt:
     """Probability of the right answers together, 0 to 1."""
-    return _set_logit(logits.log_softmax(-1), right).exp()
+    return together(logits.log_softmax(-1), right).exp()
 
 
 def accuracy(logits: Logits, right: Answers, wrong: Answers) -> PerPrompt:
@@ -41,6 +43,12 @@ def kl(full: Logits, circuit: Logits) -> PerPrompt:
     return torch.nn.functional.kl_div(circuit, full, reduction="none", log_target=True).sum(-1)
 
 
-def _set_logit(logits: Logits, ids: Answers) -> PerPrompt:
+def together(logits: Logits, ids: Answers) -> PerPrompt:
+    """The log-sum-exp of a set of answers. Raises DataError where there are none."""
+    if not ids.shape[1]:
+        raise DataError(
+            "the answers of these prompts are several tokens, and what judges one position has none to look at",
+            "causal-tracing judges them; for other methods give answers of one token",
+        )
     ids = ids.to(logits.device)
     return logits.gather(1, ids.clamp(min=0)).masked_fill(ids < 0, -torch.inf).logsumexp(-1)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Prompts, Subject
@@ -40,7 +41,8 @@ class Noise:
         values = self.values[rows]
 
         def add(act: Tensor) -> Tensor:
-            return act + values[:, : act.shape[1]].to(act.device, act.dtype)
+            noise = values[:, : act.shape[1]].to(act.device, act.dtype)
+            return act + pad(noise, (0, 0, 0, 0, 0, act.shape[1] - noise.shape[1]))  # an answer may follow
 
         with self.subject.editing({ENTRY: add}):
             yield

@@ -84,6 +84,9 @@ class CircuitFile(BaseModel):
     nodes: dict[str, list[str]] = Field(description="kept nodes by kind, for example 9.head.6")
     wiring: WiringFile | None = Field(None, description="of circuits of edges: the graph they are edges of")
     edges: list[str] | None = Field(None, description="kept edges, for example 3.head.7->5.q.2")
+    positions: dict[str, list[str]] | None = Field(
+        None, description="of nodes that are kept at some positions only: the kept nodes of each part of the positions"
+    )
 
     @classmethod
     def read(cls, folder: Path) -> Self:

@@ -3,6 +3,9 @@
 A gate of 1 is the run's own value, 0 the other run's. "noise" runs the clean prompt and puts the reference's values
 into it; "denoise" runs the corrupted prompt (or the clean one with noisy embeddings) and puts clean values into it.
 The change of a metric is positive when the replacement leads from the first run towards the second.
+
+Where answers are several tokens, the prompt goes on with each of them, and metrics judge the answers' log probabilities
+(`continuations`); "kl" is then that of the choice between them.
 """
 
 import importlib
@@ -12,14 +15,16 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from subcircuit import metrics
 from subcircuit.batching import batched
+from subcircuit.continuations import Continued
 from subcircuit.errors import DataError, NumericalError, UnknownName, UsageError
 from subcircuit.intervention import NOISY, Fill, Mask, Reference, acting, masking
 from subcircuit.noise import Noise
+from subcircuit.positions import placed, places
 from subcircuit.sites import Site
 from subcircuit.subject import Prompts, Subject
 from subcircuit.tasks._base import Pairs
@@ -38,12 +43,17 @@ class Metric:
     judge: Judge
     ratio: bool = False  # the number is the logarithm of a ratio: its change is a log ratio, in nats
     smooth: Judge | None = None  # what is climbed in place of a number that has no gradient
+    continued: Judge | None = None  # what judges log probabilities of answers of several tokens; `judge` where left out
 
 
 METRICS: Mapping[str, Metric] = {
     "odds-ratio": Metric(lambda logits, pairs, _: metrics.logit_difference(logits, pairs.right, pairs.wrong), True),
     "logit-difference": Metric(lambda logits, pairs, _: metrics.logit_difference(logits, pairs.right, pairs.wrong)),
-    "probability": Metric(lambda logits, pairs, _: metrics.probability(logits, pairs.right).log(), True),
+    "probability": Metric(
+        lambda logits, pairs, _: metrics.probability(logits, pairs.right).log(),
+        True,
+        continued=lambda log_p, pairs, _: metrics.together(log_p, pairs.right),
+    ),
     "accuracy": Metric(
         lambda logits, pairs, _: metrics.accuracy(logits, pairs.right, pairs.wrong),
         smooth=lambda logits, pairs, _: metrics.logit_difference(logits, pairs.right, pairs.wrong).sigmoid(),
@@ -100,14 +110,18 @@ class Replacement:
         seed: int = 0,
         cache_bytes: int = 0,
         batch_size: int = 32,
+        parts: Sequence[str] = (),
     ) -> None:
         check_direction(direction, fill)
         _require_same_lengths(pairs)
-        self.subject, self.pairs, self.batch_size = subject, pairs, batch_size
+        self.subject, self.batch_size, self.parts = subject, batch_size, tuple(parts)
         self.name, self.metric = metric, find_metric(metric)
         denoise = direction == "denoise"
         self.sign = 1.0 if denoise else -1.0
         self.prompts = pairs.corrupt if denoise and fill not in NOISY else pairs.clean
+        self.continued = Continued(self.prompts, pairs) if pairs.continued else None
+        self.pairs = self.continued.pairs if self.continued else pairs
+        self.where: Int[Tensor, "pair pos"] | None = places(pairs, parts) if parts else None
         self.noise: Noise | None = None
         if denoise and fill in NOISY:
             self.noise = Noise(subject, pairs.clean, pairs.corrupt, everywhere=fill == "noise-all", seed=seed)
@@ -125,23 +139,45 @@ class Replacement:
         self.base_logits = self.logits({})
         self.clean = self._clean(denoise)
         self.base = self._judged(self.base_logits, torch.arange(len(pairs)))
-        self.whole = self.change(self.logits({site: torch.zeros(subject.units(site.kind)) for site in sites}))
+        self.whole = self.change(self.logits(self.closed(sites)))
         for what, found in (("nothing", self.base), ("everything", self.whole)):
             self._require_finite(found, what)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def closed(self, sites: Sequence[Site]) -> Mask:
+        """Gates with which everything is replaced."""
+        parts = [len(self.parts)] if self.parts else []
+        return {site: torch.zeros(*parts, self.subject.units(site.kind)) for site in sites}
+
     def run(self, rows: Tensor, gates: Mask) -> Float[Tensor, "row vocab"]:
-        """The judged logits of these rows, which may repeat; gradients flow to the gates."""
+        """The judged logits of these rows, which may repeat; gradients flow to the gates.
+
+        With `parts` a gate is `(*row, part, unit)`. Of answers of several tokens: their log probabilities.
+        """
+        return self.run_at(rows, {site: self.at(rows, gate) for site, gate in gates.items()})
+
+    def at(self, rows: Tensor, gate: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """A gate by part as one by position; where there are no parts, the gate itself."""
+        return gate if self.where is None else placed(gate, self.where[rows, : self.prompts[rows].ids.shape[1]])
+
+    def run_at(self, rows: Tensor, gates: Mask) -> Float[Tensor, "row vocab"]:
+        """The same with gates for all positions, or `(row, pos, unit)`."""
         once, back = rows.unique(return_inverse=True)  # a prompt's reference is needed once, not once per mask
         values = self.reference(once) if gates else {}
         if not torch.equal(once, rows):
             values = {site: value[back] if len(value) > 1 else value for site, value in values.items()}
+        continued, passed = self.continued, rows
+        if continued:
+            gates, values = continued.gates(gates, rows), continued.values(values)
+            passed = rows.repeat_interleave(continued.answers.shape[1])
         with ExitStack() as stack:
             if self.noise:
-                stack.enter_context(self.noise.added(rows))
+                stack.enter_context(self.noise.added(passed))
             stack.enter_context(masking(self.subject, gates, values))
+            if continued:
+                return continued.log_probabilities(self.subject, rows)
             return self.subject.logits(self.prompts[rows])
 
     @torch.no_grad()
@@ -179,7 +215,7 @@ class Replacement:
         return int((self.whole < 0).sum())
 
     def _clean(self, denoise: bool) -> Float[Tensor, "prompt vocab"]:
-        if not denoise:
+        if not denoise or self.continued:
             return self.base_logits
         found: dict[int, Tensor] = {}
 
@@ -191,7 +227,8 @@ class Replacement:
         return torch.stack([found[row] for row in range(len(self))])
 
     def _judged(self, logits: Tensor, rows: Tensor, judge: Judge | None = None) -> PerPrompt:
-        found = (judge or self.metric.judge)(logits, self.pairs[rows], self.clean[rows].to(logits.device))
+        usual = self.metric.continued or self.metric.judge if self.continued else self.metric.judge
+        found = (judge or usual)(logits, self.pairs[rows], self.clean[rows].to(logits.device))
         if found.shape != rows.shape:
             raise UsageError(
                 f"the metric {self.name} gave {tuple(found.shape)} for {len(rows)} prompts", "give one number a prompt"

@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 STATE = "search.safetensors"  # of a search that is not finished
 FILES = (
-    *("run.yaml", "circuit.json", "scores.safetensors", "evidence.json", "full.json", "positions.safetensors"),
-    *("report.html", STATE),
+    *("run.yaml", "circuit.json", "scores.safetensors", "evidence.json", "full.json", "tokens.json"),
+    "budgets.json",
+    *("positions.safetensors", "report.html", STATE),
 )
 PARTIAL = (*(f"{name}.part" for name in FILES), "search.part")  # what a killed run may leave
 MEMBERS = ("kl-", "k-")  # subfolders of a family begin so: a budget of KL, or a number of components

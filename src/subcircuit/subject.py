@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -88,7 +88,12 @@ class Subject:
         return dtype
 
     def units(self, kind: Kind) -> int:
-        """How many units a site of this kind has; 1 for whole branches and blocks."""
+        """How many units a site of this kind has; 1 for whole branches and blocks. Raises UnsupportedModel."""
+        if kind not in self.layout.units:
+            raise UnsupportedModel(
+                f"the layers of {self.name} differ in size, so '{kind}' has no number of units",
+                "study the model that it was cut from",
+            )
         return self.layout.units[kind]
 
     def width(self, kind: Kind) -> int:
@@ -114,6 +119,13 @@ class Subject:
             out = self.model(**self._inputs(prompts))
         logits: Tensor = out.logits
         return logits[:, 0].float()
+
+    def logits_at(self, prompts: Prompts, at: Int[Tensor, "prompt judged"]) -> Float[Tensor, "prompt judged vocab"]:
+        """The same at several positions of each prompt."""
+        prompts = prompts.to(self.device)
+        with self.judged_only(at):
+            logits: Tensor = self.model(**self._inputs(prompts)).logits
+        return logits.float()
 
     def all_logits(self, prompts: Prompts) -> Float[Tensor, "prompt pos vocab"]:
         """The logits everywhere, exactly as the model gives them."""
@@ -162,12 +174,16 @@ class Subject:
 
     @contextmanager
     def judged_only(self, at: Tensor) -> Iterator[None]:
-        """Within the block the model unembeds one position per prompt: logits are `(prompt, 1, vocab)`."""
+        """Within the block the model unembeds one position per prompt: logits are `(prompt, 1, vocab)`.
+
+        Or several, of `(prompt, judged)`: logits are `(prompt, judged, vocab)`.
+        """
+        at = at if at.dim() == 2 else at[:, None]
 
         def gather(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
             (hidden,) = args
-            rows = torch.arange(len(hidden), device=hidden.device)
-            return (hidden[rows, at.to(hidden.device)][:, None],)
+            rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+            return (hidden[rows, at.to(hidden.device)],)
 
         handle = self._unembedding.register_forward_pre_hook(gather)
         try:

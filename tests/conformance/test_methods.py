@@ -13,6 +13,7 @@ from subcircuit.methods._base import Method
 from subcircuit.methods.activation_patching import ActivationPatching
 from subcircuit.methods.attribution_patching import AttributionPatching
 from subcircuit.methods.causal_tracing import CausalTracing
+from subcircuit.methods.circuit_lasso import CircuitLasso
 from subcircuit.methods.edge_attribution import EdgeAttribution
 from subcircuit.methods.edge_pruning import EdgePruning
 from subcircuit.methods.greedy_removal import GreedyRemoval
@@ -29,6 +30,7 @@ QUICK: dict[str, Method] = {
     "activation-patching": ActivationPatching(kl=0.01, kinds=FINE, pairs=32, validation=16),
     "attribution-patching": AttributionPatching(kl=0.01, pairs=32, validation=16, batch=16),
     "causal-tracing": CausalTracing(k=5, metric="kl", direction="denoise", kinds="head,neuron", validation=16),
+    "circuit-lasso": CircuitLasso(kl=0.01, pairs=32, validation=16, batch=16),
     "edge-attribution": EdgeAttribution(kl=0.01, pairs=32, validation=16, batch=16),
     "edge-pruning": EdgePruning(kl=0.01, pairs=32, validation=16, steps=30),
     "greedy-removal": GreedyRemoval(threshold=0.001, kinds="head,neuron", pairs=32, validation=16),
@@ -39,6 +41,7 @@ OTHER: dict[str, Method] = {
     "activation-patching": ActivationPatching(kl=0.02, kinds=FINE, pairs=32, validation=16),
     "attribution-patching": AttributionPatching(kl=0.02, pairs=32, validation=16, batch=16),
     "causal-tracing": CausalTracing(k=4, metric="kl", direction="denoise", kinds="head,neuron", validation=16),
+    "circuit-lasso": CircuitLasso(kl=0.02, pairs=32, validation=16, batch=16),
     "edge-attribution": EdgeAttribution(kl=0.02, pairs=32, validation=16, batch=16),
     "edge-pruning": EdgePruning(kl=0.02, pairs=32, validation=16, steps=30),
     "greedy-removal": GreedyRemoval(threshold=0.002, kinds="head,neuron", pairs=32, validation=16),
@@ -54,13 +57,14 @@ BREAKS: dict[str, tuple[str, int, str]] = {
     "activation-patching": ("patching", 4, r"an effect at 0\.channel is not finite"),
     "attribution-patching": ("attribution", 16, "the gradient at .* is not finite"),
     "causal-tracing": ("gates", 6, "a joint replacement's effect on kl is not finite"),
+    "circuit-lasso": ("activations", 16, "an activation at .* is not finite"),
     "edge-attribution": ("attribution", 16, "the score of .* is not finite"),
     "edge-pruning": ("gates", 6, "the loss is nan at step 7"),
     "greedy-removal": ("removal", 6, r"an effect at 1\.neuron\.6 is not finite"),
     "node-pruning": ("gates", 6, "the loss is nan at step 7\nthe state of the step before is kept"),
     "random": ("threshold", 1, "the circuit's KL is nan"),
 }
-BY_EDGES = {"edge-attribution", "edge-pruning"}  # they join heads and MLPs, and refuse encoders
+BY_EDGES = {"circuit-lasso", "edge-attribution", "edge-pruning"}  # they join heads and MLPs, and refuse encoders
 BY_LOT = {"random"}  # it finds nothing but by luck
 methods = pytest.mark.parametrize("method", plugins.names("methods"))
 searches = pytest.mark.parametrize("method", [name for name in plugins.names("methods") if name not in BY_LOT])

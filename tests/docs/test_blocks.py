@@ -87,6 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=name)
 def test_command_runs(page: Path, command: str, folder: Path) -> None:
+    if command.startswith("subcircuit view"):
+        pytest.skip("a server runs until it is told to stop; test_view_page does that")
     if any(word in command for word in NEEDS_HUB):
         pytest.skip("needs a hub; loading by hub name is tested on a local stand-in")
     done = run(shlex.split(command)[1:], folder)

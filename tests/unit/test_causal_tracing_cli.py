@@ -1,5 +1,6 @@
 """Causal tracing from the command line: a folder for each size, and a score that says what replacing does."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,34 @@ def test_the_paper_is_a_preset(ask: Ask, command: list[object], tmp_path: Path) 
     told = ask(*command, "--k", "4", "--preset", "paper", "--steps", "2", "--out", tmp_path / "run", "--json")
     assert told.code == 0
     assert "search: paper" in (tmp_path / "run" / "run.yaml").read_text()
+
+
+def test_rivals_are_searched_at_the_runs_sizes_and_saved(ask: Ask, command: list[object], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert ask(*command, "--budgets", "1,3", "--positions", "judged,rest", "--out", run).code == 0
+    few = ("--pairs", "8", "--controls", "2")
+    found = ask("score", run, *few, "--rivals", "singles,dcm", "--json").json["budgets"]
+    assert {search: [point["k"] for point in each] for search, each in found["curves"].items()} == {
+        "gates": [1, 3],
+        "singles": [1, 3],
+        "dcm": [1, 3],
+    }
+    assert all("@" in node for point in found["curves"]["gates"] for node in point["nodes"])
+    assert (run / "budgets.json").is_file()
+    told = ask("score", run, *few, "--rivals", "random")
+    assert "passes" in told.out and "random" in told.out
+    refused = ask("score", run, "--rivals", "singels")
+    assert refused.code == 2 and "did you mean 'singles'" in refused.err
+
+
+def test_a_file_of_long_answers_is_a_task(ask: Ask, command: list[object], files: Study, tmp_path: Path) -> None:
+    rows = files.rows()
+    own = tmp_path / "long.jsonl"
+    longer = ({**row, "answers": [row["answers"][0] + rows[0]["wrong_answers"][0]]} for row in rows)
+    own.write_text("".join(json.dumps(row) + "\n" for row in longer))
+    task = [f"continuations:{own}" if word == files.prompts else word for word in command]
+    checked = ask("check", f"continuations:{own}", "--model", files.model, "--json")
+    assert checked.code == 0 and checked.json["kept"] == len(rows)
+    assert ask(*task, "--k", "2", "--out", tmp_path / "run").code == 0
+    scored = ask("score", tmp_path / "run", "--pairs", "8", "--controls", "2", "--json").json["evidence"]
+    assert scored["circuit"]["effect"]["mean"] != 0

@@ -16,8 +16,9 @@ import pytest
 
 from commands import Ask
 from edge_circuits import origin, random_circuit
-from reported import TABLE, edge_run, ranked_circuit, ranked_run
+from reported import TABLE, add_searches, edge_run, ranked_circuit, ranked_run, scored_run, traced_run
 from subcircuit.circuit import Circuit
+from subcircuit.evaluation import Evidence, TokenEffects
 from subcircuit.evaluation.comparison import Scored
 from subcircuit.report import payload, report
 from subcircuit.report.arrays import Arrays, Place, packed
@@ -114,6 +115,35 @@ def test_the_command_has_what_is_not_a_default_and_quotes_it() -> None:
 def test_of_a_circuit_made_by_hand_there_is_no_command(tmp_path: Path) -> None:
     content, _ = payload(str(ranked_run(tmp_path)))
     assert content.runs[0].commands == []
+
+
+def test_effects_by_token_come_along_if_they_are_of_the_evidence(tmp_path: Path) -> None:
+    run = scored_run(tmp_path)
+    found = TokenEffects.load(run)
+    (told,) = payload(str(run))[0].runs
+    assert told.tokens == found and not any("tokens.json" in each for each in told.warnings)
+    changed = [row.model_copy(update={"kl": row.kl + 1}) for row in found.prompts]
+    found.model_copy(update={"prompts": changed}).save(run)
+    (told,) = payload(str(run))[0].runs
+    assert told.tokens is None and any("tokens.json" in each for each in told.warnings)
+
+
+def test_a_causal_tracing_has_all_of_its_scored_sizes(tmp_path: Path) -> None:
+    run = traced_run(tmp_path / "run")
+    other = Evidence.load(run / "k-5").model_copy(update={"seed": 7})  # other prompts: not to be compared
+    other.save(run / "k-5")
+    (told,) = payload(str(run))[0].runs
+    assert told.traced and [each.k for each in told.budgets] == [1, 3]
+    for each in told.budgets:
+        table, circuit = Evidence.load(run / f"k-{each.k}"), Circuit.load(run / f"k-{each.k}")
+        assert each.circuit == table.circuit.effect and each.everything == table.empty.effect
+        assert (each.attribution, each.integrated) == (table.attribution.effect, table.integrated.effect)
+        assert each.random == [scores.effect for scores in table.random]
+        assert set(each.nodes) == {str(node) for site in circuit.kept for node in circuit.nodes(site.kind)}
+    assert not any("--full" in each for each in told.warnings)  # which is refused for it
+    assert told.searches is None
+    found = add_searches(run, "random")
+    assert payload(str(run))[0].runs[0].searches == found
 
 
 def test_the_verb_writes_beside_the_run_or_where_it_is_told(ask: Ask, tmp_path: Path) -> None:

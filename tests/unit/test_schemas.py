@@ -13,9 +13,22 @@ import subcircuit
 FOLDER = Path(subcircuit.__file__).parent / "schemas"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_schemas.py"
 NAMES = (
-    "bench",
-    *("check", "check-mib", "circuit", "compare", "error", "evidence", "export", "find", "full", "import"),
-    *("list", "pull", "push", "report", "run", "score", "show"),
+    *("bench", "budgets"),
+    *(
+        "check",
+        "check-mib",
+        "circuit",
+        "compare",
+        "distill",
+        "error",
+        "evidence",
+        "export",
+        "extract",
+        "find",
+        "full",
+        "import",
+    ),
+    *("list", "pull", "push", "report", "run", "score", "show", "tokens", "view"),
 )
 
 

@@ -1,13 +1,16 @@
 // The page from top to bottom.
+import { Budgets } from "./budgets";
 import { Compare } from "./compare";
 import { Edges } from "./edges";
 import { Header, Proof } from "./evidence";
 import { label } from "./format";
+import { Live } from "./live";
 import { Neurons } from "./neurons";
 import { Overview } from "./overview";
 import { Prompts } from "./prompts";
 import { Provenance, Stable } from "./provenance";
 import { Curves, Sizing } from "./sizing";
+import { Tokens } from "./tokens";
 import { dark, payload, setTheme, show, shown } from "./state";
 
 export function App() {
@@ -24,6 +27,7 @@ export function App() {
         <button type="button" class="theme" onClick={() => setTheme(!dark.value)}>{dark.value ? "Light" : "Dark"}</button>
       </nav>
       <Header />
+      <Live />
       <Proof />
       <Compare />
       <section class="circuit" aria-label="Circuit" key={shown.value}>
@@ -32,9 +36,11 @@ export function App() {
         <Edges />
         <Neurons />
         <Curves />
+        <Budgets />
       </section>
       <section aria-label="Prompts and provenance" key={`more ${shown.value}`}>
         <Prompts />
+        <Tokens />
         <Stable />
         <Provenance />
       </section>

@@ -51,14 +51,15 @@ export function Compare() {
   );
 }
 
-function Numbers({ run: { evidence, sizes, verdict, origin } }: { run: Run }) {
+function Numbers({ run: { evidence, sizes, verdict, origin, traced } }: { run: Run }) {
   return (
     <dl>
       <div><dt>task, model</dt><dd>{origin.task}, {origin.model}</dd></div>
-      {evidence && <div><dt>KL</dt><dd>{number(evidence.circuit.kl.mean)} <small>{interval(evidence.circuit.kl)}</small></dd></div>}
-      {evidence?.circuit.faithfulness && <div><dt>faithfulness</dt><dd>{number(evidence.circuit.faithfulness.mean)} <small>{interval(evidence.circuit.faithfulness)}</small></dd></div>}
+      {evidence?.circuit.effect && <div><dt>effect on {String(origin.settings.metric)}</dt><dd>{number(evidence.circuit.effect.mean)} <small>{interval(evidence.circuit.effect)}</small></dd></div>}
+      {evidence && !evidence.circuit.effect && <div><dt>KL</dt><dd>{number(evidence.circuit.kl.mean)} <small>{interval(evidence.circuit.kl)}</small></dd></div>}
+      {evidence?.circuit.faithfulness && !evidence.circuit.effect && <div><dt>faithfulness</dt><dd>{number(evidence.circuit.faithfulness.mean)} <small>{interval(evidence.circuit.faithfulness)}</small></dd></div>}
       {Object.entries(sizes).filter(([kind]) => ["head", "mlp", "neuron", "edge"].includes(kind)).map(([kind, each]) => (
-        <div><dt>{plural(kind)}</dt><dd>{whole(each.kept)} <small>{percent(each.kept / each.total)}</small></dd></div>
+        <div><dt>{plural(kind)}{traced && " replaced"}</dt><dd>{whole(each.kept)} <small>{percent(each.kept / each.total)}</small></dd></div>
       ))}
       <div><dt>verdict</dt><dd>{verdict || "not scored"}</dd></div>
     </dl>

@@ -3,7 +3,7 @@
 import { useState } from "preact/hooks";
 import { Canvas, type Draw, diverging, largest, spread } from "./canvas";
 import { percent, signed, whole } from "./format";
-import { dark, kept, order, run, study } from "./state";
+import { dark, kept, order, run, size, study } from "./state";
 import { Table } from "./table";
 
 const DRAWN = 20_000;
@@ -31,9 +31,12 @@ export function Edges() {
   const heads = units.head;
   const groups = new Set(list.readers.filter((each) => each.startsWith("0.k."))).size;
   const at = (name: string): [number, number] => place(name, layers, heads, groups);
-  const inside = top(list.count);
-  const shown = inside.filter((edge) => !focus || list.writers[writer[edge]] === focus || owner(list.readers[reader[edge]]) === focus);
   const names = list.writers;
+  const owners = list.readers.map(owner);
+  const inside = top();
+  const from = focus ? names.indexOf(focus) : -1;
+  const shown = focus ? inside.filter((edge) => writer[edge] === from || owners[reader[edge]] === focus) : inside;
+  const out = focus ? shown.reduce((count, edge) => count + Number(writer[edge] === from), 0) : 0;
   const step = (event: KeyboardEvent): void => {
     const by = { ArrowRight: heads + 1, ArrowLeft: -heads - 1, ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (event.key === "Escape") setFocus(null);
@@ -55,27 +58,25 @@ export function Edges() {
       </figcaption>
       <Canvas label="Edges between heads and MLPs. Arrow keys choose a node, Escape lets it go; the table has the strongest." id="edges"
         height={(width) => Math.max(280, Math.min(520, width * 0.45))} paint={painted(shown, at, focus)} onPlace={nearest} onKeyDown={step} onPointerLeave={() => setFocus(null)} />
-      <p class="focus" aria-live="polite">{focus ? <><b>{focus}</b> <span>{whole(shown.filter((edge) => names[writer[edge]] === focus).length)} edges out</span> <span>{whole(shown.filter((edge) => owner(list.readers[reader[edge]]) === focus).length)} in</span></> : <span class="soft">{whole(inside.length)} edges ({percent(inside.length / list.total)}){inside.length > DRAWN && `; the strongest ${whole(DRAWN)} are drawn`}. Point at a node to see its own.</span>}</p>
+      <p class="focus" aria-live="polite">{focus ? <><b>{focus}</b> <span>{whole(out)} edges out</span> <span>{whole(shown.length - out)} in</span></> : <span class="soft">{whole(inside.length)} edges ({percent(inside.length / list.total)}){inside.length > DRAWN && `; the strongest ${whole(DRAWN)} are drawn`}. Point at a node to see its own.</span>}</p>
       <Table summary="Strongest edges as a table" columns={[{ name: "from", text: true }, { name: "to", text: true }, { name: "score" }]} count={Math.min(LISTED, shown.length)}
         row={(row) => [list.writers[writer[shown[row]]], list.readers[reader[shown[row]]], signed(study.value.scores.edge[shown[row]])]} />
     </figure>
   );
 }
 
-// Edges of the circuit at this size, strongest first.
-function top(count: number): number[] {
-  const { rank } = study.value.ranks(order.value);
+// Edges of the circuit at this size, strongest first: typed arrays throughout, as there may be millions.
+function top(): Uint32Array {
+  const { first } = study.value.ranks(order.value);
   const { value: members } = kept;
-  const places = new Uint32Array(count).fill(count); // by rank: no sort, however many
-  for (let edge = 0; edge < count; edge++) if (members.has("edge", edge)) places[rank.edge[edge]] = edge;
-  return Array.from(places.filter((edge) => edge < count));
+  return size.value === null ? first.filter((edge) => members.has("edge", edge)) : first.subarray(0, size.value);
 }
 
 function spotAt([column, along]: [number, number], width: number, height: number, layers: number): [number, number] {
   return [MARGIN + (column / (2 * layers + 1)) * (width - 2 * MARGIN), 8 + along * (height - 34)];
 }
 
-function painted(shown: number[], at: (name: string) => [number, number], focus: string | null): Draw {
+function painted(shown: Uint32Array, at: (name: string) => [number, number], focus: string | null): Draw {
   const { edges: list, layers } = run.value;
   const { writer, reader } = study.value.edges!;
   const scores = study.value.scores.edge;
@@ -96,7 +97,9 @@ function painted(shown: number[], at: (name: string) => [number, number], focus:
       pen.stroke();
     }
     pen.globalAlpha = 1;
-    const used = new Set(shown.flatMap((edge) => [list!.writers[writer[edge]], owner(list!.readers[reader[edge]])]));
+    const [sent, taken] = [new Uint8Array(list!.writers.length), new Uint8Array(list!.readers.length)];
+    for (const edge of shown) sent[writer[edge]] = taken[reader[edge]] = 1;
+    const used = new Set([...list!.writers.filter((_, at) => sent[at]), ...list!.readers.filter((_, at) => taken[at]).map(owner)]);
     list!.writers.forEach((name, index) => dot(pen, from[index], name === focus ? 5 : used.has(name) ? 2.6 : 1.2, used.has(name) ? colours.ink : colours.line));
     dot(pen, to.at(-1)!, 3, colours.ink);
     pen.font = "11px system-ui, sans-serif";

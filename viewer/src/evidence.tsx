@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { duration, interval, number, percent, plural, revision, whole } from "./format";
 import type { Estimate, Evidence, Run, Scores } from "./payload";
-import { run } from "./state";
+import { run, words } from "./state";
 import { Table } from "./table";
 import { useWidth } from "./canvas";
 
@@ -16,7 +16,7 @@ export function Header() {
         <span><b>{origin.method}</b>, seed {origin.seed}</span>
         <span>{origin.family}, {origin.dtype}</span>
         {origin.revision && <span>revision <code title={origin.revision}>{revision(origin.revision)}</code></span>}
-        <span>closed nodes take the {origin.reference} value</span>
+        <span>{run.value.traced ? "replaced" : "closed"} nodes take the {origin.settings.direction === "denoise" ? "clean" : origin.reference} value</span>
         {origin.seconds > 0 && <span>found in {duration(origin.seconds)}</span>}
       </p>
       {evidence ? (
@@ -36,9 +36,9 @@ export function Proof() {
   return (
     <section aria-label="Evidence" class="proof">
       <dl class="tiles">
-        {evidence && <Measured evidence={evidence} />}
-        {["head", "neuron", "edge"].filter((kind) => sizes[kind]).map((kind) => (
-          <Tile name={`${plural(kind)[0].toUpperCase()}${plural(kind).slice(1)} kept`} note={`${whole(sizes[kind].kept)} of ${whole(sizes[kind].total)}`}>
+        {evidence && (run.value.traced ? <Traced evidence={evidence} /> : <Measured evidence={evidence} />)}
+        {["head", ...(run.value.traced ? ["mlp"] : []), "neuron", "edge"].filter((kind) => sizes[kind]).map((kind) => (
+          <Tile name={`${plural(kind)[0].toUpperCase()}${plural(kind).slice(1)} ${words.value.in}`} note={`${whole(sizes[kind].kept)} of ${whole(sizes[kind].total)}`}>
             {percent(sizes[kind].kept / sizes[kind].total)}
           </Tile>
         ))}
@@ -71,6 +71,20 @@ function Measured({ evidence }: { evidence: Evidence }) {
   );
 }
 
+function Traced({ evidence }: { evidence: Evidence }) {
+  const { circuit, full, empty, random, split, pairs } = evidence;
+  const [effect, all] = [circuit.effect!, empty.effect!];
+  const best = random.length ? Math.max(...random.map((each) => each.effect!.mean)) : null;
+  return (
+    <>
+      <Tile name="Effect of replacing them" note={`95%: ${interval(effect)}, on ${run.value.origin.settings.metric}`} id="effect" value={effect.mean} strong>{number(effect.mean)}</Tile>
+      <Tile name="Effect of replacing everything" note={`95%: ${interval(all)}`} id="everything" value={all.mean}>{number(all.mean)}</Tile>
+      <Tile name="Best random set" note={`effect of the best of ${random.length}`} id="random" value={best ?? undefined}>{best === null ? "–" : number(best)}</Tile>
+      <Tile name="Accuracy with them replaced" note={`${percent(full.accuracy.mean)} with nothing replaced, on ${pairs} ${split} pairs`} id="accuracy" value={circuit.accuracy.mean}>{percent(circuit.accuracy.mean)}</Tile>
+    </>
+  );
+}
+
 interface TileProps { name: string; note: string; id?: string; value?: number; strong?: boolean; children: string }
 
 function Tile({ name, note, id, value, strong, children }: TileProps) {
@@ -86,32 +100,38 @@ const ROW = 26;
 
 function Controls({ evidence }: { evidence: Evidence }) {
   const [box, width] = useWidth<HTMLDivElement>();
+  const { traced } = run.value;
+  const read = (each: Scores): Estimate => (traced ? each.effect! : each.kl);
   const rows: [string, Scores[]][] = [
-    ["this circuit", [evidence.circuit]],
-    ["attribution", [evidence.attribution]],
+    [traced ? "these nodes" : "this circuit", [evidence.circuit]],
+    [traced ? "one gradient's" : "attribution", [evidence.attribution]],
     ["integrated gradients", [evidence.integrated]],
-    [`${evidence.random.length} random circuits`, evidence.random],
-    ["empty circuit", [evidence.empty]],
+    [`${evidence.random.length} random ${traced ? "sets" : "circuits"}`, evidence.random],
+    [traced ? "everything" : "empty circuit", [evidence.empty]],
   ];
-  const most = Math.max(...rows.flatMap(([, all]) => all.map((each) => each.kl.high)), 1e-6);
+  const all = rows.flatMap(([, each]) => each.map(read));
+  const [least, most] = [Math.min(0, ...all.map((each) => each.low)), Math.max(...all.map((each) => each.high), 1e-6)];
   const left = width < 480 ? 136 : 150;
-  const x = (value: number): number => left + (value / most) * (width - left - 14);
+  const x = (value: number): number => left + ((value - least) / (most - least)) * (width - left - 14);
+  const seen = `on ${evidence.pairs} prompt pairs of the ${evidence.split} split${evidence.split === "test" ? ", which the search never saw" : ""}, with 95% intervals`;
   return (
     <figure>
       <figcaption>
         <h2>Beside its controls</h2>
-        <p>KL(full ‖ circuit) in nats on {evidence.pairs} prompt pairs of the {evidence.split} split{evidence.split === "test" && ", which the search never saw"}, with 95% intervals. Every control has this circuit’s size. Nearer to 0 is better.</p>
+        {traced
+          ? <p>How far replacing the nodes moves {String(run.value.origin.settings.metric)} {seen}. Every control replaces as many nodes. Farther to the right is better.</p>
+          : <p>KL(full ‖ circuit) in nats {seen}. Every control has this circuit’s size. Nearer to 0 is better.</p>}
       </figcaption>
       <div ref={box}>
-        <svg width={width} height={rows.length * ROW + 26} role="img" aria-label="KL of the circuit and of its controls; the table below has the numbers">
+        <svg width={width} height={rows.length * ROW + 26} viewBox={`0 0 ${width} ${rows.length * ROW + 26}`} role="img" aria-label={`${traced ? "Effect" : "KL"} of the circuit and of its controls; the table below has the numbers`}>
           {ticks(most).map((tick) => (
             <g class="tick"><line x1={x(tick)} x2={x(tick)} y1={4} y2={rows.length * ROW + 4} /><text x={x(tick)} y={rows.length * ROW + 20} text-anchor="middle">{tick}</text></g>
           ))}
-          {rows.map(([name, all], row) => (
+          {rows.map(([name, each], row) => (
             <g class={row ? "control" : "control own"} transform={`translate(0 ${row * ROW + ROW / 2 + 4})`}>
               <text x={left - 12} y={4} text-anchor="end">{name}</text>
-              {all.length === 1 && <line x1={x(all[0].kl.low)} x2={x(all[0].kl.high)} />}
-              {all.map((each) => <circle cx={x(each.kl.mean)} r={row ? 4 : 5.5}><title>{`${name}: ${number(each.kl.mean)}`}</title></circle>)}
+              {each.length === 1 && <line x1={x(read(each[0]).low)} x2={x(read(each[0]).high)} />}
+              {each.map((one) => <circle cx={x(read(one).mean)} r={row ? 4 : 5.5}><title>{`${name}: ${number(read(one).mean)}`}</title></circle>)}
             </g>
           ))}
         </svg>
@@ -122,16 +142,20 @@ function Controls({ evidence }: { evidence: Evidence }) {
 }
 
 function ScoreTable({ evidence }: { evidence: Evidence }) {
+  const { traced } = run.value;
   const rows: [string, Scores][] = [
-    ["full model", evidence.full], ["circuit", evidence.circuit], ["attribution", evidence.attribution],
-    ["integrated gradients", evidence.integrated], ["empty circuit", evidence.empty],
+    [traced ? "nothing replaced" : "full model", evidence.full], [traced ? "these nodes" : "circuit", evidence.circuit], ["attribution", evidence.attribution],
+    ["integrated gradients", evidence.integrated], [traced ? "everything replaced" : "empty circuit", evidence.empty],
     ...evidence.random.map((each, at): [string, Scores] => [`random ${at + 1}`, each]),
   ];
-  const cell = (each: Estimate | null) => (each ? <>{number(each.mean)} <small>{interval(each)}</small></> : "–");
-  const columns = [{ name: "", text: true }, ...["KL (nats)", "faithfulness", "logit difference", "accuracy", "exact match"].map((name) => ({ name }))];
+  const parts: [string, keyof Scores][] = [
+    ...(traced ? [["effect", "effect"] as [string, keyof Scores]] : []),
+    ["KL (nats)", "kl"], ["faithfulness", "faithfulness"], ["logit difference", "logit_difference"], ["accuracy", "accuracy"], ["exact match", "exact_match"],
+  ];
+  const cell = (each?: Estimate | null) => (each ? <>{number(each.mean)} <small>{interval(each)}</small></> : "–");
   return (
-    <Table summary="All scores as a table" columns={columns} count={rows.length}
-      row={(at) => [rows[at][0], ...(["kl", "faithfulness", "logit_difference", "accuracy", "exact_match"] as const).map((part) => cell(rows[at][1][part]))]} />
+    <Table summary="All scores as a table" columns={[{ name: "", text: true }, ...parts.map(([name]) => ({ name }))]} count={rows.length}
+      row={(at) => [rows[at][0], ...parts.map(([, part]) => cell(rows[at][1][part]))]} />
   );
 }
 

@@ -7,6 +7,7 @@ export const KINDS: Record<string, string> = {
 };
 
 export const plural = (kind: string): string => KINDS[kind] ?? kind;
+export const counted = (kind: string, count: number): string => (count === 1 ? plural(kind).replace(/(?<=ch)es$|s$/, "") : plural(kind));
 export const whole = (value: number): string => value.toLocaleString("en");
 
 export function number(value: number, digits = 2): string {
@@ -35,5 +36,5 @@ export function node(kind: string, layer: number, unit: number, units: number): 
   return units === 1 ? `${layer}.${kind}` : `${layer}.${kind}.${unit}`;
 }
 
-export const label = (run: Run): string => `${run.origin.task} · ${run.origin.method}`;
+export const label = ({ origin, traced }: Run): string => `${origin.task} · ${origin.method}${traced && origin.settings.search ? ` (${origin.settings.search})` : ""}`;
 export const revision = (text: string): string => text.replace("sha256:", "").slice(0, 12);

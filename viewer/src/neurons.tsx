@@ -3,7 +3,7 @@
 import { useState } from "preact/hooks";
 import { Canvas, type Draw, diverging, largest, spread } from "./canvas";
 import { node, plural, signed, whole } from "./format";
-import { dark, kept, order, run, study } from "./state";
+import { dark, kept, order, run, study, words } from "./state";
 import { Table, lazy } from "./table";
 
 const MARGIN = 44;
@@ -50,7 +50,7 @@ export function Neurons() {
     <figure>
       <figcaption>
         <h2>Down to single {plural(kind)}</h2>
-        <p>A row per layer. Coloured are the kept ones, by score; grey are the pruned. Drag over a stretch to look closer.</p>
+        <p>A row per layer. Coloured are those that are {words.value.in}, by score; the others are grey. Drag over a stretch to look closer.</p>
       </figcaption>
       <div class="tools">
         {kinds.length > 1 && <span class="choice" role="group" aria-label="Kind">{kinds.map((each) => <button type="button" class={each === kind ? "on" : ""} aria-pressed={each === kind} onClick={() => setView({ kind: each, from: 0, to: run.value.units[each] })}>{plural(each)}</button>)}</span>}
@@ -129,7 +129,7 @@ const away = (value: number): number => (value < 0 ? -1 : 1) * (0.3 + 0.7 * Math
 
 function About({ kind, layer, unit }: { kind: string; layer: number; unit: number }) {
   const at = layer * run.value.units[kind] + unit;
-  return <><b>{node(kind, layer, unit, run.value.units[kind])}</b> <span>score {signed(study.value.scores[kind][at])}</span> <span>{kept.value.has(kind, at) ? "kept" : "pruned"}</span></>;
+  return <><b>{node(kind, layer, unit, run.value.units[kind])}</b> <span>score {signed(study.value.scores[kind][at])}</span> <span>{kept.value.has(kind, at) ? words.value.in : words.value.out}</span></>;
 }
 
 function UnitTable({ kind }: { kind: string }) {
@@ -144,7 +144,7 @@ function UnitTable({ kind }: { kind: string }) {
     return places.sort((a, b) => ranks[a] - ranks[b]);
   });
   return (
-    <Table summary={`Kept ${plural(kind)} as a table`} columns={[{ name: "node", text: true }, { name: "score" }]} count={() => Math.min(LISTED, inside().length)}
+    <Table summary={`${words.value.in === "kept" ? "Kept" : "Replaced"} ${plural(kind)} as a table`} columns={[{ name: "node", text: true }, { name: "score" }]} count={() => Math.min(LISTED, inside().length)}
       row={(at) => {
         const place = inside()[at];
         return [node(kind, Math.floor(place / units), place % units, units), signed(scores[place])];

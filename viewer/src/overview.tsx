@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { Canvas, type Draw, diverging, largest, spread } from "./canvas";
 import { node, number, percent, signed } from "./format";
-import { dark, kept, run, study } from "./state";
+import { dark, kept, run, study, words } from "./state";
 import { Table, lazy } from "./table";
 
 const GAP = 2;
@@ -37,7 +37,7 @@ export function Overview() {
     <figure>
       <figcaption>
         <h2>The circuit in the model</h2>
-        <p>Heads by layer, the MLPs below them. Colour is the score, grey is pruned; the bar in a cell is the share of its channels or neurons that is kept.</p>
+        <p>Heads by layer, the MLPs below them. Colour is the score, grey is {words.value.out}, hatched was not tested; the bar in a cell is the share of its channels or neurons that is {words.value.in}.</p>
         <Legend />
       </figcaption>
       <Canvas label="Heads and MLPs by layer. Arrow keys move between nodes; the line below tells of the one in focus." id="overview"
@@ -83,7 +83,7 @@ function painted(heads: number, shape: (width: number) => { wide: number; tall: 
         const [x, y] = [MARGIN + layer * wide, row * tall + (row === heads ? 8 : 0)];
         const box: Box = [x, y, Math.max(1, wide - GAP), Math.max(1, tall - GAP)];
         const inside = scores[kind] && about.grids[kind] ? members.has(kind, at) : share({ layer, row }, heads)! > 0;
-        if (!about.grids[kind] && !about.grids.neuron) hatch(pen, box, colours.line);
+        if (!about.grids[kind] && !about.grids.neuron) hatch(pen, box, colours.soft);
         else paint(pen, box, inside ? diverging(spread(scores[kind]?.[at] ?? 0, most[kind] ?? 1), night) : colours.pruned, inside ? colours.soft : "");
         const strong = Math.abs(spread(scores[kind]?.[at] ?? 0, most[kind] ?? 1)) > 0.45;
         if (inside && tall >= 12) bar(pen, box, share({ layer, row }, heads), strong ? colours.paper : colours.ink);
@@ -132,6 +132,7 @@ function hatch(pen: CanvasRenderingContext2D, [x, y, w, h]: Box, line: string): 
   pen.rect(x, y, w, h);
   pen.clip();
   pen.strokeStyle = line;
+  pen.globalAlpha = 0.35;
   pen.lineWidth = 1;
   for (let at = -h; at < w; at += 5) {
     pen.beginPath();
@@ -156,8 +157,8 @@ function About({ spot, heads }: { spot: Spot; heads: number }) {
   const inner = share(spot, heads);
   return (
     <>
-      <b>{name}</b> <span>score {signed(study.value.scores[kind][at])}</span> <span>{kept.value.has(kind, at) ? "kept" : "pruned"}</span>
-      {inner !== null && <span>{percent(inner)} of its {spot.row === heads ? "neurons" : "channels"} kept</span>}
+      <b>{name}</b> <span>score {signed(study.value.scores[kind][at])}</span> <span>{kept.value.has(kind, at) ? words.value.in : words.value.out}</span>
+      {inner !== null && <span>{percent(inner)} of its {spot.row === heads ? "neurons" : "channels"} {words.value.in}</span>}
     </>
   );
 }
@@ -170,8 +171,8 @@ function Legend() {
   return (
     <p class="legend">
       <span>−{number(most)}</span> <i style={{ background: `linear-gradient(90deg, ${stops})` }} /> <span>+{number(most)}</span>
-      <span class="unit">{run.value.effects ? "score of a head: its effect on the objective" : "score of a head; higher is more needed"}</span>
-      <span><b class="swatch" /> pruned</span>
+      <span class="unit">score of {kind === "head" ? "a head" : "an MLP"}{run.value.traced ? ": what replacing it does, to first order" : run.value.effects ? ": its effect on the objective" : "; higher is more needed"}</span>
+      <span><b class="swatch" /> {words.value.out}</span>
     </p>
   );
 }
@@ -187,7 +188,7 @@ function NodeTable() {
     <Table summary={`${kind === "head" ? "Heads" : "MLPs"} as a table`} columns={[{ name: "node", text: true }, { name: "score" }, { name: "", text: true }]} count={() => rows().length}
       row={(at) => {
         const place = rows()[at];
-        return [node(kind, Math.floor(place / units[kind]), place % units[kind], units[kind]), signed(scores[place]), members.has(kind, place) ? "kept" : "pruned"];
+        return [node(kind, Math.floor(place / units[kind]), place % units[kind], units[kind]), signed(scores[place]), members.has(kind, place) ? words.value.in : words.value.out];
       }} />
   );
 }

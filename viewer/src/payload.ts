@@ -10,6 +10,7 @@ export interface Scores {
   logit_difference: Estimate;
   accuracy: Estimate;
   exact_match: Estimate;
+  effect?: Estimate | null; // of a causal tracing, on its own metric
 }
 
 export interface Evidence {
@@ -23,7 +24,7 @@ export interface Evidence {
   attribution: Scores;
   integrated: Scores;
   random: Scores[];
-  prompts: { kl: number[]; logit_difference: number[] };
+  prompts: { kl: number[]; logit_difference: number[]; full_logit_difference?: number[]; empty_logit_difference?: number[]; effect?: number[] };
 }
 
 export interface Point { fraction: number; items: number; connected: number; faithfulness: Estimate | null; kl: Estimate | null }
@@ -37,6 +38,43 @@ export interface Full {
   outliers: { fence: number; count: number; prompts: { row: number; text: string; kl: number; full: number }[] };
   stability: Stability[];
   complement: { scores?: Scores; [other: string]: unknown };
+}
+
+export interface TokenRow {
+  row: number;
+  first: boolean;
+  kl: number;
+  clean: string[];
+  corrupt: string[];
+  at: number;
+  answers: string[];
+  wrong_answers: string[];
+  gain: number;
+  effects: Record<string, number[][]>; // by branch, layer and position
+}
+
+export interface Tokens { metric: string; steps: number; prompts: TokenRow[] }
+
+export interface Budget {
+  k: number;
+  folder: string;
+  nodes: string[];
+  circuit: Estimate;
+  attribution: Estimate;
+  integrated: Estimate;
+  random: Estimate[];
+  everything: Estimate;
+}
+
+export interface SearchPoint { k: number; size: number; effect: Estimate; passes: number; seconds: number; nodes: string[] }
+
+export interface Searches {
+  split: string;
+  pairs: number;
+  seed: number;
+  own: string;
+  everything: Estimate;
+  curves: Record<string, SearchPoint[]>;
 }
 
 export interface EdgeList {
@@ -78,10 +116,14 @@ export interface Run {
   effects: boolean;
   lines: Record<string, string[]>;
   edges: EdgeList | null;
+  traced: boolean;
+  budgets: Budget[];
+  searches: Searches | null;
   evidence: Evidence | null;
   verdict: string;
   reason: string;
   full: Full | null;
+  tokens: Tokens | null;
   run: { device: string; started: string; seconds: number; status: string } | null;
   warnings: string[];
   commands: string[];

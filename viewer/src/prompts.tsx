@@ -4,49 +4,64 @@ import { Canvas, type Draw } from "./canvas";
 import { number, signed, whole } from "./format";
 import { run } from "./state";
 import { Table } from "./table";
+import { chosen, plain } from "./tokens";
 
 export function Prompts() {
   const [spot, setSpot] = useState<number | null>(null);
-  const { evidence, full } = run.value;
+  const { evidence, full, tokens, traced } = run.value;
   if (!evidence) return null;
-  const { kl, logit_difference: difference } = evidence.prompts;
-  const rows = Array.from(kl.keys()).sort((a, b) => kl[b] - kl[a]);
-  const texts = new Map(full?.outliers.prompts.map((each) => [each.row, each.text]));
+  const { kl, logit_difference: inside, full_logit_difference: whole_, empty_logit_difference: empty, effect } = evidence.prompts;
+  const [values, name] = traced && effect ? [effect, "effect"] : [kl, "KL"];
+  const rows = Array.from(values.keys()).sort((a, b) => (traced && effect ? values[a] - values[b] : values[b] - values[a]));
+  const texts = new Map([...(tokens?.prompts ?? []).map((each): [number, string] => [each.row, plain(each.clean)]), ...(full?.outliers.prompts ?? []).map((each): [number, string] => [each.row, each.text])]);
+  const stored = new Set(tokens?.prompts.map((each) => each.row));
   const fence = full?.outliers.fence ?? null;
+  const look = (row: number): void => void (stored.has(row) && (chosen.value = `row ${row}`));
   const walk = (event: KeyboardEvent): void => {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (event.key === "Enter" && spot !== null) look(rows[spot]);
     if (!by) return;
     event.preventDefault();
     setSpot(Math.max(0, Math.min(rows.length - 1, (spot ?? -by) + by)));
   };
-  const pick = (x: number, _: number, event: PointerEvent): void => setSpot(Math.min(rows.length - 1, Math.max(0, Math.floor(x / barWidth((event.currentTarget as HTMLElement).clientWidth, rows.length)))));
-  const columns = [{ name: "row" }, { name: "KL (nats)" }, { name: "logit difference" }, ...(texts.size ? [{ name: "prompt", text: true }] : [])];
+  const pick = (x: number, _: number, event: PointerEvent): void => {
+    const at = Math.min(rows.length - 1, Math.max(0, Math.floor(x / barWidth((event.currentTarget as HTMLElement).clientWidth, rows.length))));
+    setSpot(at);
+    if (event.type === "pointerdown") look(rows[at]);
+  };
+  const faithfulness = (row: number): string => (whole_ && empty && Math.abs(whole_[row] - empty[row]) > GAP ? number((inside[row] - empty[row]) / (whole_[row] - empty[row])) : "–");
+  const ends = whole_ && empty;
+  const columns = [{ name: "row" }, { name: traced && effect ? "effect" : "KL (nats)" }, ...(ends && !traced ? [{ name: "faithfulness" }] : []), { name: "logit difference" },
+    ...(ends ? [{ name: traced ? "nothing replaced" : "full model" }, { name: traced ? "everything" : "empty" }] : []), ...(texts.size ? [{ name: "prompt", wide: true }] : [])];
   return (
     <figure>
       <figcaption>
         <h2>Prompt by prompt</h2>
-        <p>KL of each of the {whole(rows.length)} prompts, the worst first.{full && full.outliers.count > 0 && ` ${whole(full.outliers.count)} of them ${full.outliers.count === 1 ? "is" : "are"} far from the rest (dashed line: the upper quartile and 1.5 interquartile ranges).`}</p>
+        <p>{traced && effect ? "Effect" : "KL"} of each of the {whole(rows.length)} prompts, the worst first.{full && full.outliers.count > 0 && ` ${whole(full.outliers.count)} of them ${full.outliers.count === 1 ? "is" : "are"} far from the rest (dashed line: the upper quartile and 1.5 interquartile ranges).`}{stored.size > 0 && " A click on a bar shows its tokens below, where the file has them."}</p>
       </figcaption>
-      <Canvas label="KL of every prompt, the worst first. Left and right arrow keys read them one by one." id="prompts" height={() => 120}
-        paint={painted(rows.map((row) => kl[row]), fence, spot)} onPlace={pick} onKeyDown={walk} onPointerLeave={() => setSpot(null)} />
-      <p class="focus" aria-live="polite">{spot !== null ? <><b>prompt {rows[spot]}</b> <span>KL {number(kl[rows[spot]])}</span> <span>logit difference {signed(difference[rows[spot]])}</span> <span>{texts.get(rows[spot]) ?? ""}</span></> : <span class="soft">Point at a bar to read it.</span>}</p>
-      <Table summary="Prompts as a table, the worst first" columns={columns} count={rows.length} open={texts.size > 0}
-        row={(at) => [rows[at], number(kl[rows[at]]), signed(difference[rows[at]]), ...(texts.size ? [texts.get(rows[at]) ?? ""] : [])]} />
+      <Canvas label={`${name} of every prompt, the worst first. Left and right arrow keys read them one by one, Enter shows their tokens.`} id="prompts" height={() => 120}
+        paint={painted(rows.map((row) => values[row]), fence, spot)} onPlace={pick} onKeyDown={walk} onPointerLeave={() => setSpot(null)} />
+      <p class="focus" aria-live="polite">{spot !== null ? <><b>prompt {rows[spot]}</b> <span>{name} {number(values[rows[spot]])}</span> <span>logit difference {signed(inside[rows[spot]])}</span> <span>{texts.get(rows[spot]) ?? ""}</span></> : <span class="soft">Point at a bar to read it.</span>}</p>
+      <Table summary="Prompts as a table, the worst first" columns={columns} count={rows.length} open={(full?.outliers.count ?? 0) > 0}
+        row={(at) => [rows[at], number(values[rows[at]]), ...(ends && !traced ? [faithfulness(rows[at])] : []), signed(inside[rows[at]]),
+          ...(ends ? [signed(whole_[rows[at]]), signed(empty[rows[at]])] : []), ...(texts.size ? [texts.get(rows[at]) ?? ""] : [])]} />
     </figure>
   );
 }
+
+const GAP = 1e-6; // logits below which the full and the empty circuit do the same
 
 // A few prompts do not need the whole width.
 const barWidth = (width: number, count: number): number => Math.min(36, width / count);
 
 function painted(values: number[], fence: number | null, spot: number | null): Draw {
-  const most = Math.max(...values, 1e-6);
+  const most = Math.max(...values.map(Math.abs), 1e-6);
   return (pen, width, colours) => {
     const wide = barWidth(width, values.length);
     pen.clearRect(0, 0, width, 120);
     values.forEach((value, at) => {
-      const tall = Math.max(1, (value / most) * 104);
-      pen.fillStyle = at === spot ? colours.ink : fence !== null && value > fence ? colours.warm : colours.cool;
+      const tall = Math.max(1, (Math.abs(value) / most) * 104);
+      pen.fillStyle = at === spot ? colours.ink : value < 0 ? colours.warm : fence !== null && value > fence ? colours.warm : colours.cool;
       pen.fillRect(at * wide, 116 - tall, Math.max(1, wide - (wide > 4 ? 2 : 0)), tall);
     });
     pen.fillStyle = colours.line;

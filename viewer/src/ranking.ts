@@ -74,6 +74,7 @@ export class Study {
 
 export class Ranks {
   readonly rank: Record<string, Uint32Array> = {}; // of a node that holds others: the best of them
+  readonly first: Uint32Array; // items, the best ranked first; of edges, their numbers
   private sorted: Record<string, Uint32Array> = {};
 
   constructor(private study: Study, order: Order) {
@@ -88,7 +89,8 @@ export class Ranks {
       for (let layer = 0; layer < layers; layer++) all.set(each.subarray(layer * units[at], (layer + 1) * units[at]), slot(at, layer));
     });
     const place = new Uint32Array(all.length);
-    descending(all).forEach((item, position) => (place[item] = position));
+    this.first = descending(all);
+    this.first.forEach((item, position) => (place[item] = position));
     study.finest.forEach((kind, at) => {
       const ranks = (this.rank[kind] = new Uint32Array(values[at].length));
       for (let layer = 0; layer < layers; layer++) ranks.set(place.subarray(slot(at, layer), slot(at, layer) + units[at]), layer * units[at]);

@@ -1,5 +1,5 @@
 // The size of the circuit, by a slider, and what was measured at every size: faithfulness and KL.
-import { number, percent, plural, whole } from "./format";
+import { counted, number, percent, plural, whole } from "./format";
 import { ticks } from "./evidence";
 import type { Curve, Estimate, Order, Point } from "./payload";
 import { curve, order, run, size, sizes, study } from "./state";
@@ -42,7 +42,7 @@ export function Sizing() {
       <p class="readout" id="readout" aria-live="polite">
         <span>{size.value === null ? "The circuit as it was found" : `The first ${whole(items)} of ${whole(total)} ${finest.map(plural).join(" and ")}`}</span>
         {Object.entries(sizes.value).filter(([kind]) => ["head", "mlp", "neuron", "edge"].includes(kind)).map(([kind, each]) => (
-          <span><data id={`kept-${kind}`} value={each.kept}>{whole(each.kept)}</data> {plural(kind)}</span>
+          <span><data id={`kept-${kind}`} value={each.kept}>{whole(each.kept)}</data> {counted(kind, each.kept)}</span>
         ))}
         <Expected share={share} />
       </p>
@@ -64,6 +64,8 @@ function Orders() {
 function Expected({ share }: { share: number }) {
   const { evidence } = run.value;
   if (size.value === null) {
+    const { effect } = evidence?.circuit ?? {};
+    if (effect) return <span>effect {number(effect.mean)}</span>;
     return evidence ? <span>KL {number(evidence.circuit.kl.mean)}, faithfulness {evidence.circuit.faithfulness ? number(evidence.circuit.faithfulness.mean) : "–"}</span> : null;
   }
   const found = curve.value;
@@ -81,6 +83,7 @@ function Expected({ share }: { share: number }) {
 
 export function Curves() {
   const found = curve.value;
+  if (run.value.traced) return null; // `Budgets` has its sizes
   if (!found) {
     return <p class="absent">No curve over sizes has been measured. <code>subcircuit score {run.value.folder} --full</code> makes it, and this slider then shows faithfulness at every size.</p>;
   }
@@ -126,7 +129,7 @@ function Plot({ name, found, read, ideal, own }: PlotProps) {
   };
   return (
     <div ref={box}>
-      <svg width={width} height={HEIGHT} role="img" aria-label={`${name} against size; the table below has the numbers`} onPointerDown={pick} onPointerMove={pick}>
+      <svg width={width} height={HEIGHT} viewBox={`0 0 ${width} ${HEIGHT}`} role="img" aria-label={`${name} against size; the table below has the numbers`} onPointerDown={pick} onPointerMove={pick}>
         <text x={0} y={11} class="name">{name}</text>
         {ticks(high, 3).map((tick) => <g class="tick"><line x1={LEFT} x2={width - RIGHT} y1={y(tick)} y2={y(tick)} /><text x={LEFT - 6} y={y(tick) + 4} text-anchor="end">{tick}</text></g>)}
         {[0.001, 0.01, 0.1, 1].map((share) => <text class="soft" x={x(share)} y={HEIGHT - 6} text-anchor={share === 1 ? "end" : "middle"}>{percent(share)}</text>)}

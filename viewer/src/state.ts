@@ -16,6 +16,9 @@ export const kept = computed(() => study.value.membership(order.value, size.valu
 export const sizes = computed(() => study.value.sizes(order.value, size.value));
 export const curve = computed(() => run.value.full?.curves.find((each) => each.order === order.value) ?? null);
 
+// A causal tracing replaces its nodes; any other circuit keeps them.
+export const words = computed(() => (run.value.traced ? { in: "replaced", out: "left as it is" } : { in: "kept", out: "pruned" }));
+
 export function show(index: number): void {
   shown.value = index;
   size.value = null;
@@ -26,7 +29,7 @@ export function show(index: number): void {
 // Dark as the system has it, unless the reader chose otherwise.
 export function followTheme(): void {
   const system = matchMedia("(prefers-color-scheme: dark)");
-  dark.value = system.matches;
+  setTheme(system.matches);
   system.addEventListener("change", () => setTheme(system.matches));
 }
 

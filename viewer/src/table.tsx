@@ -1,10 +1,10 @@
-// The same numbers as rows: every chart has one. Rows are made when the table is opened, or the page is printed.
+// The same numbers as rows: every chart has one. Rows are made when the table is opened.
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 
 const STEP = 50; // rows shown at a time
 
-export interface Column { name: string; text?: boolean }
+export interface Column { name: string; text?: boolean; wide?: boolean } // wide: whole sentences
 
 interface Props { summary: string; columns: Column[]; count: number | (() => number); row: (at: number) => ComponentChildren[]; open?: boolean }
 
@@ -13,6 +13,8 @@ export function lazy<T>(make: () => T): () => T {
   let made: T | undefined;
   return () => (made ??= make());
 }
+
+const look = ({ text, wide }: Column): string => (wide ? "wide" : text ? "text" : "");
 
 export function Table({ summary, columns, count, row, open = false }: Props) {
   const [shown, setShown] = useState(open);
@@ -24,10 +26,10 @@ export function Table({ summary, columns, count, row, open = false }: Props) {
       {shown && (
         <div class="scroll">
           <table>
-            <thead><tr>{columns.map((each) => <th scope="col" class={each.text ? "text" : ""}>{each.name}</th>)}</tr></thead>
+            <thead><tr>{columns.map((each) => <th scope="col" class={look(each)}>{each.name}</th>)}</tr></thead>
             <tbody>
               {Array.from({ length: Math.min(all, most) }, (_, at) => (
-                <tr key={at}>{row(at).map((cell, column) => <td class={columns[column].text ? "text" : ""}>{cell}</td>)}</tr>
+                <tr key={at}>{row(at).map((cell, column) => <td class={look(columns[column])}>{cell}</td>)}</tr>
               ))}
             </tbody>
           </table>

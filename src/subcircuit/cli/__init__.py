@@ -1,5 +1,6 @@
 """The command line: one verb per step, one file per verb. `--help` and `list` import no torch."""
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -11,7 +12,9 @@ from subcircuit import plugins
 from subcircuit.cli._bench import ground_truth
 from subcircuit.cli._check import check
 from subcircuit.cli._compare import compare
+from subcircuit.cli._distill import distill
 from subcircuit.cli._exchange import check_mib, export, import_
+from subcircuit.cli._extract import extract
 from subcircuit.cli._find import find
 from subcircuit.cli._list import list_
 from subcircuit.cli._options import parameters, signed
@@ -20,6 +23,7 @@ from subcircuit.cli._score import score
 from subcircuit.cli._share import pull, push
 from subcircuit.cli._shell import run
 from subcircuit.cli._show import show
+from subcircuit.cli._view import view
 from subcircuit.errors import UnknownName
 
 __all__ = ["main"]
@@ -28,6 +32,10 @@ EPILOG = """
 Exit codes: 0 all well | 1 another error | 2 wrong use | 3 bad data | 4 memory, disk or network | 5 unsupported model
 | 6 NaN or infinity | 7 budget not met | 130 interrupted
 """
+
+# Large pages, where the system has them, for memory that is taken anew in every pass; and on few cores, OpenMP threads
+# that spin while they wait cost more than they bring.
+MEMORY_AND_THREADS = {"THP_MEM_ALLOC_ENABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Verbs(TyperGroup):
@@ -57,6 +65,8 @@ class Methods(Verbs):
 
 def main() -> None:
     """The entry point of `subcircuit`."""
+    for name, value in MEMORY_AND_THREADS.items():  # before torch is imported
+        os.environ.setdefault(name, value)
     sys.exit(run(_app(), sys.argv[1:]))
 
 
@@ -70,6 +80,9 @@ def _app() -> typer.Typer:
     app.command("show")(show)
     app.command("compare")(compare)
     app.command("report")(report)
+    app.command("view")(view)
+    app.command("extract")(extract)
+    app.command("distill")(distill)
     app.command("export")(export)
     app.command("import")(import_)
     app.command("check-mib")(check_mib)

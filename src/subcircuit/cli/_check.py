@@ -18,7 +18,7 @@ __all__ = ["check"]
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="prompts: a .jsonl or .csv file", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="prompts: a .jsonl or .csv file, or FORMAT:FILE", metavar="FILE")],
     model: Annotated[str, typer.Option(help="whose tokenizer reads them: built-in name, folder, .gguf or hub id")],
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")] = None,
     drop_bad: Annotated[bool, typer.Option("--drop-bad", help="bad rows are no failure: they will be dropped")] = False,

@@ -47,7 +47,9 @@ class Request:
 def find(
     ctx: typer.Context,
     model: Annotated[str, typer.Option(help="built-in name (list models), folder, .gguf file or hub id")],
-    task: Annotated[str, typer.Option(help="task (list tasks), or a .jsonl or .csv file of your own prompts")],
+    task: Annotated[
+        str, typer.Option(help="task (list tasks), a .jsonl or .csv file of your own prompts, or FORMAT:FILE")
+    ],
     out: Annotated[Path, typer.Option(help="run folder to write")],
     task_option: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated", metavar="K=V")] = None,
     drop_bad: Annotated[bool, typer.Option("--drop-bad", help="drop and count bad rows of a prompts file")] = False,

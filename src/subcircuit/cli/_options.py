@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from subcircuit import plugins
 from subcircuit.errors import UnknownName, UsageError
 from subcircuit.plugins import Option
-from subcircuit.tasks import PROMPT_FILES
+from subcircuit.tasks import in_file
 
 __all__ = ["parameters", "signed", "task_options"]
 
@@ -48,9 +47,9 @@ def task_options(task: str, given: Sequence[str], drop_bad: bool) -> dict[str, A
     Raises UnknownName for an unknown task, UsageError for an option or a value that the task does not know, and for a
     prompts file that is not there.
     """
-    if Path(task).suffix in PROMPT_FILES:
-        if not Path(task).is_file():
-            raise UsageError(f"there is no file {task}", "check the path of the prompts file")
+    if found := in_file(task):
+        if not found[1].is_file():
+            raise UsageError(f"there is no file {found[1]}", "check the path of the prompts file")
         if given:
             raise UsageError(f"{task} is a prompts file and has no options", "leave out --task-option")
         return {"drop_bad": True} if drop_bad else {}

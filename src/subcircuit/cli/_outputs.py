@@ -11,6 +11,7 @@ from subcircuit.records import Origin, Size
 
 __all__ = [
     "Checked",
+    "Distilled",
     "Failure",
     "Finding",
     "Found",
@@ -22,6 +23,7 @@ __all__ = [
     "Setting",
     "Shown",
     "Trouble",
+    "Viewed",
 ]
 
 
@@ -136,3 +138,21 @@ class Reported(Output):
     file: str = Field(description="the HTML file")
     bytes: int
     runs: list[str] = Field(description="folders, as they were given")
+
+
+class Viewed(Output):
+    """`subcircuit view`, printed once the page can be opened."""
+
+    url: str = Field(description="address of the page, with its token")
+    port: int
+    folder: str
+
+
+class Distilled(Output):
+    """`subcircuit distill`."""
+
+    folder: str
+    settings: dict[str, Any] = Field(description="every setting of the run")
+    tokens: int = Field(description="tokens that the student learned from")
+    first: dict[str, float] = Field(description="means over the tokens of the first update")
+    last: dict[str, float] = Field(description="and of the last one")

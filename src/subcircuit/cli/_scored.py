@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table
 
-from subcircuit.evaluation import Estimate, Evidence, FullEvidence, Scores
+from subcircuit.evaluation import BudgetCurves, Estimate, Evidence, FullEvidence, Scores
 
-__all__ = ["Scored", "table"]
+__all__ = ["Scored", "budget_table", "table"]
 
 
 class Scored(BaseModel):
@@ -20,6 +20,7 @@ class Scored(BaseModel):
     sentence: str = Field(description="the verdict's reason")
     evidence: Evidence = Field(description="as in evidence.json")
     full: FullEvidence | None = Field(default=None, description="as in full.json, with --full")
+    budgets: BudgetCurves | None = Field(default=None, description="as in budgets.json, with --rivals")
 
 
 def table(found: Evidence) -> Table:
@@ -44,6 +45,21 @@ def table(found: Evidence) -> Table:
             table.add_row(name, *(_with_interval(each) for each in _cells(scores)), style=style)
         if name == "integrated gradients" and found.random:
             table.add_row(f"random, mean of {len(found.random)}", *_means(found.random))
+    return table
+
+
+def budget_table(found: BudgetCurves) -> Table:
+    """Effects by size and search, and what each search took."""
+    table = Table(box=None, pad_edge=False, title=f"effect on {found.metric} by size", title_style="dim")
+    table.add_column("")
+    for point in found.curves[found.own]:
+        table.add_column(str(point.k), justify="right")
+    for column in ("passes", "seconds"):
+        table.add_column(column, justify="right")
+    for search, points in found.curves.items():
+        last, style = points[-1], "bold" if search == found.own else None
+        effects = (_with_interval(point.effect) for point in points)
+        table.add_row(search, *effects, f"{last.passes:,}", f"{last.seconds:.0f}", style=style)
     return table
 
 

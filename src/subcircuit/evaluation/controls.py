@@ -9,7 +9,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
 
 from subcircuit.circuit import Circuit, Size
 from subcircuit.errors import DataError
@@ -47,7 +49,10 @@ class Evidence(BaseModel):
     attribution: Scores = Field(description="same size, by one attribution patching pass on the discovery prompts")
     integrated: Scores = Field(description="same size, by integrated gradients of KL on the discovery prompts")
     random: list[Scores] = Field(description="same size, drawn at random")
-    prompts: dict[str, list[float]] = Field(description="the circuit's kl and logit_difference, prompt by prompt")
+    prompts: dict[str, list[float]] = Field(
+        description="prompt by prompt: the circuit's kl and logit_difference, and the full and the empty circuit's "
+        "logit difference; of causal tracing its effect. Early versions wrote the first two"
+    )
 
     @property
     def answered(self) -> bool:
@@ -184,5 +189,11 @@ def of_panel(panel: Panel, split: Split, controls: int) -> Evidence:
         random=panel.random(controls),
         full=panel.scores(panel.whole),
         empty=panel.scores(panel.empty),
-        prompts={name: [round(x, 5) for x in panel.chosen[name].tolist()] for name in ("kl", "logit_difference")},
+        prompts={name: [round(x, 5) for x in values.tolist()] for name, values in _by_prompt(panel).items()},
     )
+
+
+def _by_prompt(panel: Panel) -> dict[str, Float[Tensor, " prompt"]]:
+    found = {name: panel.chosen[name] for name in ("kl", "logit_difference", "effect") if name in panel.chosen}
+    whole, empty = (each["logit_difference"] for each in (panel.whole, panel.empty))
+    return found | {"full_logit_difference": whole, "empty_logit_difference": empty}

@@ -31,7 +31,9 @@ class Setting(BaseModel):
     granularity: Literal["node", "edge"]
     component: str = Field(description="kinds that are switched, e.g. head,neuron; or edge")
     ablation: str = Field(description="what fills an ablated node: corrupt, mean, zero, resample or optimal")
-    positions: Literal["all"] = Field(default="all", description="token positions at which nodes are ablated")
+    positions: str = Field(
+        default="all", description="token positions at which nodes are ablated: all, or the parts that differ"
+    )
     direction: Literal["noising", "denoising"] = Field(
         default="noising",
         description="noising: the clean prompt is run, and reference values are put into it; denoising: the other way",
@@ -47,6 +49,7 @@ class Setting(BaseModel):
             granularity="edge" if edges else "node",
             component="edge" if edges else ",".join(kinds),
             ablation=ablation or circuit.origin.reference,
+            positions=",".join(circuit.positions) if circuit.positions else "all",
             direction="denoising" if denoised(circuit) else "noising",
             set=ablated,
         )

@@ -3,6 +3,7 @@
 So the rows of evidence turn round. Beside the run in which nothing is replaced stand those in which the circuit is,
 everything is, as many random nodes are, and as many as a gradient of the same metric would choose: at the run itself,
 or averaged on the way to the full replacement. Each has the effect on the metric that the search was told to move.
+Where nodes are replaced at parts of the positions, what is drawn and ranked is a node at a part, as many at each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subcircuit.batching import batched
-from subcircuit.circuit import Kept
+from subcircuit.circuit import Circuit, Kept, matched
 from subcircuit.errors import DataError, UsageError
 from subcircuit.evaluation.panel import RANKING, Panel
 from subcircuit.gradients import Objective
 from subcircuit.intervention import Fill, Filling, Reference
 from subcircuit.replacement import Direction, Replacement
-from subcircuit.scores import Estimate, PerPrompt, Scores
+from subcircuit.scores import Estimate, PerPrompt, Scores, judge
 from subcircuit.sites import Site
 from subcircuit.tasks._base import Pairs
 
@@ -40,6 +41,23 @@ class TracedPanel(Panel):
         """Replacements on the panel's pairs."""
         return self._replacing(self.pairs)
 
+    @cached_property
+    def replaced(self) -> Kept:
+        """What the circuit replaces; with parts of the positions, part by part."""
+        return self.replaced_by(self.circuit)
+
+    @staticmethod
+    def replaced_by(circuit: Circuit) -> Kept:
+        """The same of any circuit."""
+        at = circuit.positions
+        if at is None:
+            return circuit.kept
+        return {site: torch.stack([kept[site] for kept in at.values()]) for site in circuit.kept}
+
+    @cached_property
+    def chosen(self) -> PerPrompt:
+        return self.run("circuit", self.replaced)
+
     def run(self, name: str, kept: Kept, reference: Filling | None = None) -> PerPrompt:
         """Every metric with these nodes replaced, prompt by prompt."""
         if reference is not None:
@@ -50,7 +68,7 @@ class TracedPanel(Panel):
 
     def judged(self, logits: Float[Tensor, "prompt vocab"]) -> PerPrompt:
         """Every metric of these answers, the search's own with them."""
-        return {**super().judged(logits), "effect": self.replacing.change(logits).cpu()}
+        return {**judge(self.full, logits, self.replacing.pairs), "effect": self.replacing.change(logits).cpu()}
 
     def ranked(self, name: str, objective: Objective, steps: int) -> Scores:
         """As many nodes, of the largest gradients of the metric on the discovery pairs."""
@@ -58,8 +76,26 @@ class TracedPanel(Panel):
         self.on_step(f"ranking by {name}")
         points = [0.0] if steps == 1 else [(step + 0.5) / steps for step in range(steps)]
         slopes = [self._slopes(few, point) for point in points]
-        ranks = {site: torch.stack([each[site] for each in slopes]).mean(0) for site in self.circuit.kept}
+        ranks = {site: torch.stack([each[site] for each in slopes]).mean(0) for site in self.replaced}
         return self.scores(self.run(name, self._matched(ranks)))
+
+    def random(self, draws: int) -> list[Scores]:
+        """As many nodes drawn at random."""
+        generator = torch.Generator().manual_seed(self.seed)
+        found = []
+        for draw in range(draws):
+            lots = {site: torch.rand(truth.shape, generator=generator) for site, truth in self.replaced.items()}
+            found.append(self.scores(self.run(f"random {draw + 1} of {draws}", self._matched(lots))))
+        return found
+
+    def _matched(self, scores: Mapping[Site, Tensor]) -> Kept:
+        if self.circuit.positions is None:
+            return super()._matched(scores)
+        of_parts = [
+            matched(kept, {site: score[number] for site, score in scores.items()})
+            for number, kept in enumerate(self.circuit.positions.values())
+        ]
+        return {site: torch.stack([kept[site] for kept in of_parts]) for site in self.circuit.kept}
 
     def filled(self, by: Pairs) -> Reference:
         return self.replacing.reference if by is self.pairs else self._replacing(by).reference
@@ -68,7 +104,7 @@ class TracedPanel(Panel):
         return self.replacing.base_logits
 
     def _closed(self) -> PerPrompt:
-        return self.run("everything", {site: torch.ones_like(truth) for site, truth in self.circuit.kept.items()})
+        return self.run("everything", {site: torch.ones_like(truth) for site, truth in self.replaced.items()})
 
     def _replacing(self, pairs: Pairs) -> Replacement:
         origin = self.circuit.origin
@@ -89,13 +125,12 @@ class TracedPanel(Panel):
             seed=self.seed,
             cache_bytes=self.cache_bytes,
             batch_size=self.batch_size,
+            parts=tuple(self.circuit.positions or ()),
         )
 
     def _slopes(self, replacing: Replacement, point: float) -> dict[Site, Float[Tensor, " unit"]]:
         """Each node's slope of the metric where the same share of every node is replaced."""
-        gates = {
-            site: torch.full((self.subject.units(site.kind),), 1 - point).requires_grad_() for site in self.circuit.kept
-        }
+        gates = {site: torch.full(truth.shape, 1 - point).requires_grad_() for site, truth in self.replaced.items()}
         total = {site: torch.zeros_like(gate) for site, gate in gates.items()}
 
         def add(rows: Tensor) -> None:

@@ -1,16 +1,17 @@
 """The words in which a family is written down: where each kind of activation passes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from subcircuit import plugins
 from subcircuit.errors import UnknownName, UnsupportedModel
-from subcircuit.sites import Kind
+from subcircuit.sites import ONE_UNIT, Kind
 
 __all__ = ["Family", "Tap", "decoder", "find_family", "llama_like"]
 
 Side = Literal["in", "out"]
+COMPACT = "compact_"  # before the model type of an extracted model whose layers differ in size
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,15 @@ def llama_like(*, pre_norms: bool = True, post_norms: bool = False, **more: Any)
 
 
 def find_family(model_type: str) -> Family:
-    """The family of a `config.model_type`. Raises UnsupportedModel, which lists the known ones."""
-    known = plugins.names("families")
-    if model_type not in known:
+    """The family of a `config.model_type`. Raises UnsupportedModel, which lists the known ones.
+
+    A compact model has its architecture's branches; its layers need not have equal numbers of heads or neurons.
+    """
+    known, stock = plugins.names("families"), model_type.removeprefix(COMPACT)
+    if stock not in known:
         near = str(UnknownName("family", model_type, known))
         raise UnsupportedModel(near, "a family is one file: see docs/architecture.md, 'Adding a family'")
-    family: Family = plugins.load("families", model_type)
-    return family
+    family: Family = plugins.load("families", stock)
+    if stock == model_type:
+        return family
+    return replace(family, taps={kind: tap for kind, tap in family.taps.items() if kind in (*ONE_UNIT, Kind.MLP_OUT)})

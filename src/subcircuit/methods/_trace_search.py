@@ -2,7 +2,7 @@
 
 The shares start in the middle of the budget's simplex, where a gradient speaks of every component in the company of the
 others, and are projected back after every step. What smaller budgets chose stays in larger ones. Where there are few
-sets to choose from, all of them are tried instead.
+sets to choose from, all of them are tried instead; not where components differ in cost.
 """
 
 import math
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from subcircuit.gates import capped_simplex
+from subcircuit.methods._components import fitting
 from subcircuit.methods._tracing import Tracing
 from subcircuit.progress import Progress
 
@@ -60,33 +61,36 @@ class Climb:
 
     def _best(self, fixed: Chosen, k: int, index: int, budgets: int) -> Chosen:
         """The best `k` components that hold the fixed ones, of all sets or of those that the search meets."""
-        if math.comb(int((~fixed).sum()), k - int(fixed.sum())) <= max(1, self.exact):
+        components = self.tracing.components
+        if components.alike and math.comb(int((~fixed).sum()), k - int(fixed.sum())) <= max(1, self.exact):
             sets = _every(fixed, k)
             self.tell("gates", (index + 1) * self.steps, budgets * self.steps)
             return sets[int(self.tracing.values(sets).argmax())]
         m = self._climb(fixed, k, index, budgets)
-        starts = torch.stack([_top(each, fixed, k) for each in (m, self.scores)])
-        return self._swapped(starts, fixed)
+        ranks = (m, self.scores / components.costs)
+        starts = torch.stack([fitting(each, components, k, fixed) for each in ranks])
+        return self._swapped(starts, fixed, k)
 
     def _climb(self, fixed: Chosen, k: int, index: int, budgets: int) -> Float[Tensor, " component"]:
-        """Shares that sum to `k`, after all steps; those that are fixed are 1."""
-        memory, free, total = self.tracing.memory, ~fixed, k - int(fixed.sum())
+        """Shares that cost `k`, after all steps; those that are fixed are 1."""
+        memory, free, costs = self.tracing.memory, ~fixed, self.tracing.components.costs
+        total = max(0.0, k - float(self.tracing.components.cost(fixed)))
         first = int(memory.facts["step"])
-        m = memory.tensors["m"].clone() if first else fixed + free * (total / int(free.sum()))
+        m = memory.tensors["m"].clone() if first else fixed + free * (total / float(costs[free].sum()))
         for step in range(first, self.steps):
             value, slopes = self.tracing.slopes(m)
             pace = self.lr * (step + 1) / self.steps / slopes[free].abs().max().clamp(min=1e-12)
-            m[free] = capped_simplex(m[free] + pace * slopes[free], total)
+            m[free] = capped_simplex(m[free] + pace * slopes[free], total, costs[free])
             self._keep({"m": m}, step=step + 1)
             self.tell("gates", index * self.steps + step + 1, budgets * self.steps, effect=value)
         return m
 
-    def _swapped(self, starts: Bool[Tensor, "start component"], fixed: Chosen) -> Chosen:
+    def _swapped(self, starts: Bool[Tensor, "start component"], fixed: Chosen, k: int) -> Chosen:
         """After `polish` tried exchanges, from the best start on; the most promising come first."""
         values, left = self.tracing.values(starts), self.polish
         chosen, value = starts[int(values.argmax())], float(values.max())
         while left > 0:
-            for tried in self._swaps(chosen, fixed)[:left].split(ROUND):
+            for tried in self._swaps(chosen, fixed, k)[:left].split(ROUND):
                 values = self.tracing.values(tried)
                 left -= len(tried)
                 if float(values.max()) > value + GAIN:
@@ -96,12 +100,14 @@ class Climb:
                 return chosen
         return chosen
 
-    def _swaps(self, chosen: Chosen, fixed: Chosen) -> Bool[Tensor, "swap component"]:
+    def _swaps(self, chosen: Chosen, fixed: Chosen, k: int) -> Bool[Tensor, "swap component"]:
         """At most `polish` sets: the most promising 2, 4, 8, ... components exchanged at once, then pairs by promise.
 
         What is promised is what the slopes at the hard set say, to first order.
         """
         _, slopes = self.tracing.slopes(chosen.float())
+        if not self.tracing.components.alike:
+            return self._dear_swaps(chosen, fixed, k, slopes / self.tracing.components.costs)
         leaving, coming = (chosen & ~fixed).nonzero()[:, 0], (~chosen).nonzero()[:, 0]
         leaving = leaving[slopes[leaving].argsort(stable=True)]
         coming = coming[slopes[coming].argsort(descending=True, stable=True)]
@@ -114,14 +120,24 @@ class Climb:
         single = [_exchanged(chosen, leaving[out : out + 1], coming[into : into + 1]) for out, into in at]
         return torch.stack([*several, *single])
 
+    def _dear_swaps(self, chosen: Chosen, fixed: Chosen, k: int, slopes: Tensor) -> Bool[Tensor, "swap component"]:
+        """The same where costs differ: each component from outside, the most promising first, for all that it takes.
+
+        What promises least for its cost leaves until the new one fits; what then fits as well comes in too.
+        """
+        components = self.tracing.components
+        found = []
+        for new in slopes.masked_fill(chosen, -torch.inf).argsort(descending=True)[: self.polish].tolist():
+            if chosen[new] or float(components.costs[new]) > components.left(fixed, k):
+                continue
+            held = fixed.clone().index_fill(0, torch.tensor([new]), True)
+            others = slopes.masked_fill(~chosen, -torch.inf)
+            kept = fitting(others, components, k, held) & (chosen | held)
+            found.append(fitting(slopes, components, k, kept))
+        return torch.stack(found) if found else chosen[None]
+
     def _keep(self, tensors: dict[str, Tensor], step: int) -> None:
         self.tracing.keep(tensors, step=step, passes=self.tracing.passes)
-
-
-def _top(values: Float[Tensor, " component"], fixed: Chosen, k: int) -> Chosen:
-    """The fixed components and the best others, `k` together."""
-    best = values.masked_fill(fixed, torch.inf).sort(descending=True, stable=True).indices[:k]
-    return torch.zeros_like(fixed).index_fill(0, best, True)
 
 
 def _exchanged(chosen: Chosen, leaving: Tensor, coming: Tensor) -> Chosen:

@@ -1,6 +1,9 @@
 """What causal tracing is run on: components, and their joint replacement on discovery and validation pairs."""
 
+from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
+from time import perf_counter
 from typing import Protocol, cast
 
 import torch
@@ -11,10 +14,12 @@ from subcircuit.batching import batched
 from subcircuit.circuit import Circuit
 from subcircuit.errors import NumericalError, UsageError
 from subcircuit.intervention import Fill
-from subcircuit.methods._components import Components
+from subcircuit.methods._components import Components, Cost
 from subcircuit.methods._study import Settings, Study
+from subcircuit.positions import parts_of
 from subcircuit.replacement import Direction, Replacement
-from subcircuit.tasks._base import Pairs
+from subcircuit.subject import Subject
+from subcircuit.tasks._base import Pairs, Task
 
 __all__ = ["Tracing", "order"]
 
@@ -31,6 +36,10 @@ class Traced(Settings, Protocol):
     @property
     def group(self) -> int: ...
     @property
+    def cost(self) -> str: ...
+    @property
+    def positions(self) -> str: ...
+    @property
     def limit(self) -> int: ...
 
 
@@ -42,6 +51,22 @@ class Tracing(Study):
 
     settings: Traced
     _passes: int | None = None
+
+    def __init__(
+        self,
+        method: str,
+        settings: Settings,
+        subject: Subject,
+        task: Task,
+        pairs: Pairs | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        super().__init__(method, settings, subject, task, pairs, folder)
+        self.began -= float(self.memory.facts.get("seconds", 0.0))
+
+    def keep(self, tensors: Mapping[str, Tensor], **facts: float) -> None:
+        """As every study does, with the seconds so far."""
+        super().keep(tensors, seconds=perf_counter() - self.began, **facts)
 
     @property
     def passes(self) -> int:
@@ -55,7 +80,13 @@ class Tracing(Study):
     @cached_property
     def components(self) -> Components:
         """What is replaced as one."""
-        return Components.of(self.subject, self.kinds, self.settings.group)
+        cost = cast(Cost, self.settings.cost)
+        return Components.of(self.subject, self.kinds, self.settings.group, cost=cost, parts=self.parts)
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """Of the positions, those that have components of their own."""
+        return parts_of(self.settings.positions, self.pairs)
 
     @cached_property
     def replacing(self) -> Replacement:
@@ -114,6 +145,8 @@ class Tracing(Study):
         result = {
             "kl": self.kl(kept),
             "k": k,
+            "count": int(chosen.sum()),
+            "price": float(self.components.cost(chosen)),
             "effect": float(change.mean()),
             "relative": float(held_out.relative(change).mean()),
             "whole": float(held_out.whole.mean()),
@@ -121,7 +154,8 @@ class Tracing(Study):
             "wrong_way": self.replacing.wrong_way,
             "passes": self.passes,
         }
-        return Circuit(self.components.spread(scores), kept, self.origin(result, k=k))
+        at = self.components.kept_at(chosen)
+        return Circuit(self.components.spread(scores), kept, self.origin(result, k=k), positions=at)
 
     @cached_property
     def held_out(self) -> Replacement:
@@ -150,6 +184,7 @@ class Tracing(Study):
             seed=settings.seed,
             cache_bytes=int(settings.cache_gb * 2**30 / 4),
             batch_size=settings.batch,
+            parts=self.parts,
         )
 
 

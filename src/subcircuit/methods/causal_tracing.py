@@ -14,11 +14,12 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from subcircuit.circuit import Circuit
 from subcircuit.errors import UnknownName, UsageError
-from subcircuit.methods._components import FINE, check_apart
+from subcircuit.methods._components import FINE, Cost, check_apart
 from subcircuit.methods._study import check, gated, require
-from subcircuit.methods._trace_rivals import Found, by_lot, by_singles, greedily, penalised
+from subcircuit.methods._trace_rivals import Found, by_lot, by_mask, by_singles, greedily, penalised
 from subcircuit.methods._trace_search import Climb
 from subcircuit.methods._tracing import Tracing
+from subcircuit.positions import check_positions
 from subcircuit.progress import Progress, silent
 from subcircuit.replacement import check_direction, find_metric
 from subcircuit.subject import Subject
@@ -28,14 +29,14 @@ __all__ = ["CausalTracing"]
 
 log = logging.getLogger(__name__)
 
-Search = Literal["gates", "paper", "singles", "greedy", "random"]
+Search = Literal["gates", "paper", "dcm", "singles", "greedy", "random"]
 
 
 @dataclass(frozen=True)
 class CausalTracing:
     """Find the k components whose joint replacement by a counterfactual run moves a metric most."""
 
-    presets: ClassVar[tuple[str, ...]] = ("paper",)
+    presets: ClassVar[tuple[str, ...]] = ("paper", "dcm")
 
     k: Annotated[int, "components to replace together"] = 10
     budgets: Annotated[str, "in place of k: several sizes, e.g. 2,5,10: nested sets from one run"] = ""
@@ -45,12 +46,20 @@ class CausalTracing:
         "head"
     )
     group: Annotated[int, "neurons, channels or MLP outputs side by side that are one component"] = 1
-    search: Annotated[str, "gates; or for comparison: paper, singles (top-k), greedy (the oracle), random"] = "gates"
-    steps: Annotated[int, "steps of the gates for each budget; with search paper: epochs"] = 8
-    lr: Annotated[float, "the largest move of a share in a step; with search paper: Adam's learning rate"] = 0.5
+    cost: Annotated[str, "what k counts: components; or units or parameters, the smallest component's being 1"] = (
+        "components"
+    )
+    positions: Annotated[str, "all; or where components are replaced apart: judged,changed,rest (or some), or each"] = (
+        "all"
+    )
+    search: Annotated[str, "gates; to compare with: paper, dcm, singles (top-k), greedy (the oracle), random"] = "gates"
+    steps: Annotated[int, "steps of the gates for each budget; with search paper: epochs; with dcm: all steps"] = 8
+    lr: Annotated[float, "the largest move of a share in a step; with search paper or dcm: Adam's learning rate"] = 0.5
     polish: Annotated[int, "exchanges in the chosen set tried for each budget; 0 = none"] = 24
     exact: Annotated[int, "sets: where there are no more to choose from, all of them are tried"] = 512
-    penalty: Annotated[float, "with search paper: lambda of both penalties, which grows by itself each epoch"] = 0.05
+    penalty: Annotated[
+        float, "with search paper: lambda of both penalties, times the epoch; with dcm: of the L1 penalty"
+    ] = 0.05
     pairs: Annotated[int, "discovery prompt pairs"] = 32
     validation: Annotated[int, "validation prompt pairs, for the effect that is reported"] = 64
     reference: Annotated[str, "the counterfactual: corrupt, mean, zero, resample, noise or noise-all"] = "corrupt"
@@ -90,10 +99,10 @@ class CausalTracing:
         self._require_fit(tracing, budgets)
         with tracing.resumable():
             self._tell_wrong_way(tracing)
-            sets, scores = self._search(tracing, budgets, progress)
+            sets, scores = self.sets(tracing, budgets, progress)
             circuits = [tracing.circuit(chosen, scores, k) for chosen, k in zip(sets, budgets, strict=True)]
         for chosen, k in zip(sets, budgets, strict=True):
-            if int(chosen.sum()) != k:
+            if tracing.components.alike and int(chosen.sum()) != k:
                 log.warning("%d components are chosen, not %d: penalties hold no budget", int(chosen.sum()), k)
         return circuits
 
@@ -102,6 +111,9 @@ class CausalTracing:
         check_apart(gated(self.kinds))
         find_metric(self.metric)
         check_direction(self.direction, self.reference)
+        check_positions(self.positions)
+        if self.cost not in get_args(Cost):
+            raise UnknownName("cost", self.cost, get_args(Cost))
         self._budgets()
         if self.search not in get_args(Search):
             raise UnknownName("search", self.search, get_args(Search))
@@ -119,15 +131,29 @@ class CausalTracing:
 
         Values are those of the authors' scripts: 15 epochs at 0.1, or 30 at 0.5 over fine kinds; lambda 0.05.
         """
+        fine = any(kind in gated(str(changes.get("kinds", "head"))) for kind in FINE)
+        preset = {"search": "paper", "steps": 30 if fine else 15, "lr": 0.5 if fine else 0.1}
+        return cls._preset({**preset, "penalty": 0.05, "polish": 0, "batch": 32}, changes)
+
+    @classmethod
+    def dcm(cls, **changes: object) -> Self:
+        """A differentiable mask with an L1 penalty (Davies et al. 2023): Adam on clamped shares from nothing replaced,
+        the k largest after 100 steps.
+
+        Values are those of that work's scripts: learning rate 0.01, lambda from the middle of their range.
+        """
+        return cls._preset({"search": "dcm", "steps": 100, "lr": 0.01, "penalty": 0.03, "polish": 0}, changes)
+
+    @classmethod
+    def _preset(cls, preset: dict[str, object], changes: dict[str, object]) -> Self:
         names = {field.name for field in fields(cls)}
         unknown = set(changes) - names
         if unknown:
             raise UnknownName("setting", sorted(unknown)[0], names)
-        fine = any(kind in gated(str(changes.get("kinds", "head"))) for kind in FINE)
-        preset = {"search": "paper", "steps": 30 if fine else 15, "lr": 0.5 if fine else 0.1}
-        return cls(**{**preset, "penalty": 0.05, "polish": 0, "batch": 32, **changes})  # type: ignore[arg-type]
+        return cls(**{**preset, **changes})  # type: ignore[arg-type]
 
-    def _search(self, tracing: Tracing, budgets: list[int], tell: Progress) -> Found:
+    def sets(self, tracing: Tracing, budgets: list[int], tell: Progress = silent) -> Found:
+        """The components of each budget by this search, and their scores; goes on from the tracing's memory."""
         match self.search:
             case "random":
                 return by_lot(tracing, budgets)
@@ -137,6 +163,8 @@ class CausalTracing:
                 return greedily(tracing, budgets, tell)
             case "paper":
                 return penalised(tracing, budgets, self.steps, self.lr, self.penalty, tell)
+            case "dcm":
+                return by_mask(tracing, budgets, self.steps, self.lr, self.penalty, tell)
         climb = Climb(tracing, self.steps, self.lr, self.polish, self.exact, tell)
         return climb.run(budgets), climb.scores
 
@@ -154,10 +182,11 @@ class CausalTracing:
         return budgets
 
     def _require_fit(self, tracing: Tracing, budgets: list[int]) -> None:
-        count = len(tracing.components)
+        count = math.floor(float(tracing.components.costs.sum()))
         if max(budgets) > count:
+            what = "components" if tracing.components.alike else f"times the smallest component's {self.cost}"
             raise UsageError(
-                f"{max(budgets)} components to replace, and {tracing.subject.name} has {count} of {self.kinds}",
+                f"{max(budgets)} {what} to replace, and {tracing.subject.name} has {count} of {self.kinds}",
                 f"give at most {count}, or finer --kinds",
             )
 

@@ -6,18 +6,21 @@ from html import escape
 from importlib.metadata import version
 from importlib.resources import files
 
+from pydantic import BaseModel
+
 from subcircuit.report.arrays import Arrays, packed
 from subcircuit.report.payload import Payload
 
 __all__ = ["page"]
 
 POLICY = "default-src 'none'; script-src '{script}'; style-src '{style}'; base-uri 'none'; form-action 'none'"
+LIVE = "; connect-src 'self'"  # of a page that is served
 
 
-def page(content: Payload, arrays: Arrays) -> str:
-    """The whole file."""
+def page(content: Payload, arrays: Arrays, live: BaseModel | None = None) -> str:
+    """The whole file. With `live`, which tells of a model behind it, the page may ask the server it came from."""
     script, style = (_static(name) for name in ("viewer.js", "viewer.css"))
-    policy = POLICY.format(script=_hash(script), style=_hash(style))
+    policy = POLICY.format(script=_hash(script), style=_hash(style)) + LIVE * (live is not None)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -32,11 +35,20 @@ def page(content: Payload, arrays: Arrays) -> str:
 <body>
 <div id="app"><p class="waiting">Opening the report …</p></div>
 <noscript><p class="waiting">This report draws itself with JavaScript, which is switched off here.</p></noscript>
-<script type="text/plain" id="data">{packed(content, arrays)}</script>
+<script type="text/plain" id="data">{packed(content, arrays)}</script>{_block(live)}
 <script>{script}</script>
 </body>
 </html>
 """
+
+
+def _block(live: BaseModel | None) -> str:
+    """A block of JSON in which no text can end the element."""
+    if live is None:
+        return ""
+    return (
+        f'\n<script type="application/json" id="live">{live.model_dump_json().replace("<", chr(92) + "u003c")}</script>'
+    )
 
 
 def _title(content: Payload) -> str:

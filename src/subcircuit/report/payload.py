@@ -8,11 +8,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from subcircuit.circuit import Circuit
-from subcircuit.evaluation import Evidence, FullEvidence
+from subcircuit.evaluation import BudgetCurves, Evidence, FullEvidence, TokenEffects
 from subcircuit.evaluation.comparison import Comparison, Scored, compare
 from subcircuit.evaluation.ranking import effects, finest
+from subcircuit.evaluation.setting import traced
 from subcircuit.records import Origin, Size
 from subcircuit.report.arrays import Arrays, Place
+from subcircuit.report.budgets import Budget, budgets
 from subcircuit.report.commands import commands
 from subcircuit.report.edges import EdgeList, edge_list
 from subcircuit.report.warnings import warnings
@@ -49,10 +51,16 @@ class PageRun(Part):
         description="of every finest kind: itself and what it lies in; of scores that are gates, the least ranks it"
     )
     edges: EdgeList | None
+    traced: bool = Field(description="the circuit is what is replaced, all else computes on what reaches it")
+    budgets: list[Budget] = Field(
+        description="of a causal tracing that is scored: this size and others, smallest first"
+    )
+    searches: BudgetCurves | None = Field(description="of a causal tracing: other searches at its sizes")
     evidence: Evidence | None
     verdict: str = Field(description="evidence, no evidence, or empty where there are no scores yet")
     reason: str
     full: FullEvidence | None = Field(description="without its list of single nodes")
+    tokens: TokenEffects | None = Field(description="of prompts of the evidence")
     run: Run | None = Field(description="run.yaml; null for circuits that were made in Python")
     warnings: list[str]
     commands: list[str] = Field(description="what makes the run again")
@@ -79,6 +87,7 @@ def payload(*folders: str) -> tuple[Payload, Arrays]:
 def _run(place: Path, arrays: Arrays) -> PageRun:
     scored, run = Scored.read(place), RunFolder(place).read()
     circuit, found, curves = scored.circuit, scored.evidence, scored.curves
+    tokens = TokenEffects.load(place) if found and (place / "tokens.json").is_file() else None
     kinds = list(dict.fromkeys(site.kind for site in sorted(circuit.kept)))
     return PageRun(
         folder=scored.folder,
@@ -90,12 +99,16 @@ def _run(place: Path, arrays: Arrays) -> PageRun:
         effects=effects(circuit),
         lines=_lines(circuit),
         edges=edge_list(circuit.edges, arrays) if circuit.edges else None,
+        traced=traced(circuit),
+        budgets=budgets(scored),
+        searches=BudgetCurves.load(place) if (place / "budgets.json").is_file() else None,
         evidence=found,
         verdict=found.verdict if found else "",
         reason=found.reason if found else "",
         full=curves.model_copy(update={"minimality": None}) if curves else None,
+        tokens=tokens if found and tokens and tokens.of(found) else None,
         run=run,
-        warnings=warnings(scored, run),
+        warnings=warnings(scored, run, tokens),
         commands=commands(scored, run),
         files={name: _sha256(place / name) for name in FILES if name != "report.html" and (place / name).is_file()},
     )

@@ -1,7 +1,8 @@
 """What a reader of a report must know before its numbers: what is missing, missed, or measured on too little."""
 
-from subcircuit.evaluation import Evidence
+from subcircuit.evaluation import Evidence, TokenEffects
 from subcircuit.evaluation.comparison import Scored
+from subcircuit.evaluation.setting import traced
 from subcircuit.records import missed
 from subcircuit.runs import Run
 
@@ -11,7 +12,7 @@ FEW = 30  # prompts below which a bootstrap interval is a rough guess
 LOW = 0.6  # accuracy of the full model below which there is little behaviour to explain
 
 
-def warnings(scored: Scored, run: Run | None) -> list[str]:
+def warnings(scored: Scored, run: Run | None, tokens: TokenEffects | None = None) -> list[str]:
     """A sentence each, the gravest first."""
     origin, found, told = scored.circuit.origin, scored.evidence, []
     if run is not None and not run.done:
@@ -21,6 +22,10 @@ def warnings(scored: Scored, run: Run | None) -> list[str]:
     if found is None:
         return [*told, f"Not scored yet, so nothing here is proven: subcircuit score {scored.folder}"]
     told += _of_evidence(found, origin.result.get("budget"))
+    if tokens is not None and not tokens.of(found):
+        told.append(f"tokens.json is not of the evidence's prompts: subcircuit score {scored.folder}")
+    if traced(scored.circuit):
+        return told
     if scored.full is None:
         told.append(f"No curve over sizes and no stability yet: subcircuit score {scored.folder} --full")
     elif scored.curves is None:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from subcircuit.subject import Prompts
 
-__all__ = ["SPLITS", "Pairs", "Row", "Split", "Task"]
+__all__ = ["SPLITS", "Continuations", "Pairs", "Row", "Split", "Task"]
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -31,6 +31,18 @@ class Row:
     # judged token: its index, special tokens counted, or a substring of the clean prompt whose last token it is
     position: int | str | None = None
     source: str = ""  # where it came from: "row 12 of prompts.jsonl"
+    continued: bool = False  # answers may be several tokens, and follow the whole prompt
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """Answers of several tokens, which follow the prompt; -1 fills short answers, and rows of few answers."""
+
+    right: Int[Tensor, "pair answer token"]
+    wrong: Int[Tensor, "pair answer token"]
+
+    def __getitem__(self, rows: Sequence[int] | slice | Tensor) -> "Continuations":
+        return Continuations(self.right[rows], self.wrong[rows])
 
 
 @dataclass(frozen=True)
@@ -41,12 +53,14 @@ class Pairs:
     corrupt: Prompts
     right: Int[Tensor, "pair answer"]  # token ids of right answers to the clean prompt; -1 fills short rows
     wrong: Int[Tensor, "pair answer"]
+    continued: Continuations | None = None  # where answers are several tokens; then there are none in `right`, `wrong`
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def __getitem__(self, rows: Sequence[int] | slice | Tensor) -> "Pairs":
-        return Pairs(self.clean[rows], self.corrupt[rows], self.right[rows], self.wrong[rows])
+        continued = self.continued[rows] if self.continued else None
+        return Pairs(self.clean[rows], self.corrupt[rows], self.right[rows], self.wrong[rows], continued)
 
 
 class Task(Protocol):

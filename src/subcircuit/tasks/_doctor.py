@@ -46,10 +46,14 @@ def _checked(row: Row, reading: Reading) -> Checked:
     at = _judged(row, reading)
     context = reading.context(row.clean, at)
     right, wrong = (
-        tuple(dict.fromkeys(token for answer in answers for token in reading.follow(context, answer) or ()))
+        tuple(dict.fromkeys(reading.follow(context, answer) or () for answer in answers))
         for answers in (row.answers, row.wrong_answers)
     )
-    return Checked(row, reading.ids(row.clean), reading.ids(row.corrupt), at, right, wrong)
+    prompts = reading.ids(row.clean), reading.ids(row.corrupt)
+    if row.continued:
+        return Checked(row, *prompts, at, (), (), (right, wrong))
+    one, other = (tuple(token for answer in side for token in answer) for side in (right, wrong))
+    return Checked(row, *prompts, at, one, other)
 
 
 def _alone(row: Row, reading: Reading) -> Iterator[Finding]:
@@ -102,25 +106,32 @@ def _answers(row: Row, reading: Reading) -> Iterator[Fault]:
     except NotAPosition as error:
         yield "position", str(error), _position_cure(row, reading)
         return
-    found: dict[str, set[int]] = {"answers": set(), "wrong_answers": set()}
+    if row.continued and (reading.masked(row.clean) or row.position is not None):
+        cause = "answers of several tokens follow the whole prompt, and this one is judged inside"
+        yield "position", cause, "leave out the position, and use a decoder"
+        return
+    found: dict[str, set[tuple[int, ...]]] = {"answers": set(), "wrong_answers": set()}
     for name, ids in found.items():
         for answer in getattr(row, name):
             tokens = reading.follow(context, answer)
-            if fault := _answer(reading, context, answer, tokens) or _spacing(reading, context, answer):
+            fault = _answer(reading, context, answer, tokens, several=row.continued)
+            if fault or (fault := _spacing(reading, context, answer)):
                 yield fault
-            if tokens and len(tokens) == 1:
-                ids.update(tokens)
+            if tokens and (len(tokens) == 1 or row.continued):
+                ids.add(tokens)
     if both := found["answers"] & found["wrong_answers"]:
-        shared = ", ".join(map(repr, reading.tokens(sorted(both))))
+        shared = ", ".join(repr(" | ".join(reading.tokens(ids))) for ids in sorted(both))
         yield "shared-answers", f"{shared} is both a right and a wrong answer", "keep it on one side"
 
 
-def _answer(reading: Reading, context: str, answer: str, tokens: tuple[int, ...] | None) -> Fault | None:
+def _answer(
+    reading: Reading, context: str, answer: str, tokens: tuple[int, ...] | None, *, several: bool
+) -> Fault | None:
     if tokens is None:
         code, cause = "answer-merges", f"the answer {answer!r} merges with the prompt's last token"
     elif not reading.known(tokens):
         return "answer-unknown", f"the tokenizer does not know the answer {answer!r}", "use a word it knows"
-    elif len(tokens) == 1:
+    elif len(tokens) == 1 or (tokens and several):
         return None
     else:
         parts = " | ".join(reading.tokens(tokens)) or "none"

@@ -3,19 +3,22 @@
 Columns: `clean`, `corrupt`, `answers`, `wrong_answers`, and optionally `split` and `position`. In CSV, several answers
 are separated by "|". Without a split a row goes to train, validation or test (60/20/20) by a hash of its clean prompt,
 so that it stays where it is when other rows come or go.
+
+"continuations:FILE" is such a file whose answers may be several tokens; "winobias:FILE", "winogender:FILE" and
+"counterfact:FILE" are published sets that the user has (see `_published`).
 """
 
 import hashlib
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from transformers import PreTrainedTokenizerBase
 
 from subcircuit.errors import DataError, UsageError
-from subcircuit.tasks import PROMPT_FILES, _records
+from subcircuit.tasks import FORMATS, PROMPT_FILES, _published, _records, in_file
 from subcircuit.tasks._base import SPLITS, Pairs, Row, Split
 from subcircuit.tasks._doctor import examine
 from subcircuit.tasks._pairs import to_pairs
@@ -33,17 +36,19 @@ class FileTask:
     Raises UsageError for a file that is not there or of another kind, DataError for one whose content has changed.
     """
 
-    path: Annotated[str, "a .jsonl or .csv file of clean, corrupt, answers, wrong_answers"]
+    path: Annotated[str, "a .jsonl or .csv file of clean, corrupt, answers, wrong_answers; or FORMAT:FILE"]
     drop_bad: Annotated[bool, "drop and count bad rows instead of stopping at them"] = False
     sha256: Annotated[str, "of the file's content, which must be this one; its own when left out"] = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))  # a Path is welcome; a circuit's origin keeps text
-        if Path(self.path).suffix not in PROMPT_FILES:
-            raise UsageError(f"{self.path} is neither a .jsonl nor a .csv file", "name it after what it holds")
-        if not Path(self.path).is_file():
-            raise UsageError(f"there is no file {self.path}", "check the path of the prompts file")
-        found = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+        form, path = in_file(self.path) or ("", Path(self.path))
+        if form in ("", "continuations") and path.suffix not in PROMPT_FILES:
+            before = f"name it after what it holds, or write what it is before it: {', '.join(FORMATS)}, and a colon"
+            raise UsageError(f"{path} is neither a .jsonl nor a .csv file", before)
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}", "check the path of the prompts file")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
         if self.sha256 not in ("", found):
             raise DataError(
                 f"{self.path} has changed since it was used (sha256 {self.sha256[:12]}..., now {found[:12]}...)",
@@ -53,19 +58,25 @@ class FileTask:
 
     @property
     def name(self) -> str:
-        """The file's path."""
+        """The file's path, its format before it."""
         return self.path
 
-    def rows(self) -> list[Row | Finding]:
-        """The file, row by row; what cannot be read as a row is a finding. Raises DataError for an empty file."""
-        rows = _records.read(Path(self.path))
+    def rows(self, tokenizer: PreTrainedTokenizerBase | None = None) -> list[Row | Finding]:
+        """The file, row by row; what cannot be read as a row is a finding.
+
+        Raises DataError for an empty file, UsageError for a CounterFact file without a tokenizer, by which its
+        counterfactuals are chosen.
+        """
+        form, path = in_file(self.path) or ("", Path(self.path))
+        published = _published.READERS.get(form)
+        rows = published(path, tokenizer) if published else _records.read(path)
         if not rows:
             raise DataError(f"{self.path} has no rows", f"a row needs {', '.join(_records.NEEDED)}")
-        return rows
+        return [replace(row, continued=bool(form)) if isinstance(row, Row) else row for row in rows]
 
     def examine(self, tokenizer: PreTrainedTokenizerBase) -> Report:
         """What the prompt doctor finds in the whole file."""
-        return examine(self.rows(), tokenizer)
+        return examine(self.rows(tokenizer), tokenizer)
 
     def pairs(self, tokenizer: PreTrainedTokenizerBase, n: int, *, seed: int = 0, split: Split = "train") -> Pairs:
         """At most `n` rows of a split, drawn by `seed`. Raises DataError for bad rows, or a split without rows."""

@@ -16,7 +16,7 @@ from typing import Any, cast
 from subcircuit.tasks._base import SPLITS, Row, Split
 from subcircuit.tasks._report import Finding
 
-__all__ = ["NEEDED", "read"]
+__all__ = ["NEEDED", "read", "share"]
 
 NEEDED = ("clean", "corrupt", "answers", "wrong_answers")
 OPTIONAL = ("split", "position")
@@ -36,6 +36,12 @@ def read(path: Path) -> list[Row | Finding]:
     content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")  # spreadsheets write a byte order mark
     records = _csv(content) if path.suffix == ".csv" else _jsonl(content)
     return [_row_or_finding(record, f"row {number} of {path.name}") for number, record in records]
+
+
+def share(clean: str) -> Split:
+    """The split of a row that names none, by a hash of its clean prompt."""
+    part = hashlib.sha256(clean.encode()).digest()[0] / 256
+    return "train" if part < 0.6 else "validation" if part < 0.8 else "test"
 
 
 def _row_or_finding(record: Record | _Fault, source: str) -> Row | Finding:
@@ -144,8 +150,7 @@ def _check_encoding(name: str, text: str) -> None:
 def _split(record: Record, clean: str) -> Split:
     name = record.get("split")
     if name is None:
-        share = hashlib.sha256(clean.encode()).digest()[0] / 256
-        return "train" if share < 0.6 else "validation" if share < 0.8 else "test"
+        return share(clean)
     if name not in SPLITS:
         near = get_close_matches(str(name), SPLITS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

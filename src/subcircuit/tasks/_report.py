@@ -46,6 +46,8 @@ class Checked:
     at: int  # index of the judged token, the same in both prompts
     right: tuple[int, ...]
     wrong: tuple[int, ...]
+    # with answers of several tokens: the right and the wrong ones, each as its tokens
+    continued: tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from subcircuit import plugins
 from subcircuit.errors import UsageError
-from subcircuit.tasks import PROMPT_FILES
+from subcircuit.tasks import in_file
 from subcircuit.tasks._base import Task
 from subcircuit.tasks._file import FileTask
 
@@ -15,11 +15,11 @@ __all__ = ["task"]
 
 
 def task(name: str | Path, **options: Any) -> Task:
-    """The built-in task of this name, or the task in a `.jsonl` or `.csv` file, with its options set.
+    """The built-in task of this name, or the task in a file (`.jsonl`, `.csv` or `FORMAT:PATH`), with its options set.
 
     Raises UnknownName for a name that is neither, UsageError for an option that the task does not have.
     """
-    if Path(name).suffix in PROMPT_FILES:
+    if in_file(name):
         _check(str(name), FileTask, {"path": name, **options})
         return FileTask(str(name), **options)
     kind = plugins.load("tasks", str(name))

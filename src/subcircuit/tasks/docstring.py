@@ -24,6 +24,20 @@ PARAMETER_NAMES = words(
     node root first next left right width height table field label group order count limit start stop step state
     result page word image message model target source output input option project image number title code address
     event filter block image token rule score rate phase frame channel region port host query
+    action age amount angle area array author backup base batch begin bit body border bottom branch bucket buffer button
+    byte call cell center chain child class client clock column command comment config content context copy cost
+    counter cursor cycle day debug delay depth design detail device direction directory distance document domain
+    driver edge effect element engine entity entry error expression factor feature final flag flow folder font frame
+    function game graph grid header hook icon info instance interface interval job kind layer layout library link lock
+    log loop map margin mask master match matrix member memory menu method metric minute module money month music
+    network note number object offset origin owner pack panel parent part partner password pattern peer percent period
+    person picture pixel player policy pool position power prefix price priority process product profile program
+    progress project property protocol provider quality quantity queue range rank ratio reader reason record reference
+    report request resource response role route row run sample scale scene schema scope screen script search second
+    section seed segment sequence series server service session set signal site slot socket sort source space speed
+    stage status storage store stream string student style subject summary surface switch symbol system tag task team
+    term test theme thread timeout token tool total track train transfer transform trigger unit update value variable
+    vector version video view volume weight window word worker zone
     """,
 )
 FUNCTIONS = words(
