@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,12 @@ def served(study: Live) -> Iterator[FastAPI]:
 @pytest.fixture
 def client(served: FastAPI) -> TestClient:
     return TestClient(served, base_url=f"{OWN}/{TOKEN}/")
+
+
+def finished(work: Coroutine[Any, Any, None]) -> None:
+    """Run in a thread of its own: this one may have an event loop running, Playwright's."""
+    with ThreadPoolExecutor(1) as apart:
+        apart.submit(asyncio.run, work).result()
 
 
 def body(study: Live, **changes: Any) -> dict[str, Any]:
@@ -117,7 +123,7 @@ def test_no_path_leads_to_a_file(served: FastAPI, trick: str) -> None:
     async def send(message: Any) -> None:
         said.append(message)
 
-    asyncio.run(served(scope, receive, send))  # as it is: clients tidy paths up
+    finished(served(scope, receive, send))  # as it is: clients tidy paths up
     assert said[0]["status"] in (404, 405)
     assert b"root:" not in b"".join(each.get("body", b"") for each in said)
 
@@ -231,7 +237,7 @@ def test_a_browser_that_hangs_up_has_cancelled(slow: Slow, study: Live, waiting:
     async def send(message: Any) -> None:
         said.append(message)
 
-    asyncio.run(asyncio.wait_for(served(scope, receive, send), 5))
+    finished(asyncio.wait_for(served(scope, receive, send), 5))
     assert said[0]["status"] == 409
     assert [job.question.clean for job in desk._jobs.values()] == (["first"] if waiting else [])
     slow.let.set()

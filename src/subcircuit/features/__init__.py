@@ -1,0 +1,1 @@
+"""Sparse dictionaries: sparse autoencoders and transcoders."""
