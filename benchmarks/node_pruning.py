@@ -28,7 +28,7 @@ from subcircuit.progress import silent
 MODEL = "smollm2-135m"
 TASKS = ("ioi", "greater-than", "gendered-pronoun", "docstring")
 BUDGETS = "0.1,0.3,1"
-RUNS = Path("runs/baselines")
+RUNS, COMPARED = Path("runs/baselines"), 0.3  # nats: the budget of `baselines.py`, which goes on from these circuits
 
 
 class Bench:
@@ -118,18 +118,17 @@ def memory_ratios(batch: int) -> dict[str, Any]:
 def curve(name: str, budgets: str, pairs: int, controls: int) -> list[dict[str, Any]]:
     """The nested family of one task and the evidence of each of its circuits on the test split.
 
-    Points of other budgets that have been measured stay. A circuit of a single budget is kept for `baselines.py`.
+    Points of other budgets that have been measured stay. A circuit of `COMPARED` alone is kept for `baselines.py`.
     """
     subject, study = load(MODEL), task(name)
-    single = "," not in budgets
-    method = NodePruning(kl=float(budgets)) if single else NodePruning(budgets=budgets)
+    method = NodePruning(budgets=budgets) if "," in budgets else NodePruning(kl=float(budgets))
     start = perf_counter()
     circuits = method.family(subject, study, progress=_say)
     seconds = perf_counter() - start
     points = []
     for circuit in circuits:
         found = evidence(subject, circuit, study, n=pairs, controls=controls)
-        if single:
+        if method.kl == COMPARED and not method.budgets:
             circuit.save(RUNS / name / "node-pruning")
             found.save(RUNS / name / "node-pruning")
         point = found.model_dump(exclude={"prompts"}) | {
