@@ -70,10 +70,11 @@ def _step(step: dict[str, Any]) -> list[str]:
 
 
 def baselines(results: dict[str, Any]) -> str:
-    """Methods side by side, as far as they have been measured."""
+    """Methods side by side, as far as they have been measured; of a task the smallest circuit first."""
     points = {name: point for name, point in results.items() if "origin" in point}
     tasks = list(dict.fromkeys(map(_task, points)))
-    points = {name: points[name] for name in sorted(points, key=lambda name: tasks.index(_task(name)))}
+    smallest_first = sorted(points, key=lambda name: (tasks.index(_task(name)), points[name]["weights"]))
+    points = {name: points[name] for name in smallest_first}
     first = next(iter(points.values()))
     budget = first["origin"]["settings"]["kl"]
     lines = [
