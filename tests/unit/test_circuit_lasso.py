@@ -17,11 +17,12 @@ from subcircuit.methods.circuit_lasso import CircuitLasso
 from subcircuit.progress import silent
 from subcircuit.regression.normal import Grams
 from subcircuit.regression.solver import Problem, solve
-from subcircuit.sites import Kind
+from subcircuit.sites import Kind, Site
 from tiny_edges import DECODERS
 from tiny_task import RandomTask, planted_study
 
 QUICK = CircuitLasso(kl=0.01, pairs=32, validation=16)
+WRITERS = ["input", "0.head.1", "0.mlp", "1.head.2", "1.mlp"]  # of a planted model, those that write something
 
 
 @pytest.fixture(autouse=True)
@@ -109,14 +110,37 @@ def test_the_papers_form_runs() -> None:
     assert circuit.origin.settings["penalty"] == "plain" and circuit.origin.settings["prune"] is False
 
 
-def test_a_head_that_writes_nothing_is_a_dead_column_and_later_parts_are_no_sources() -> None:
+def test_a_head_that_writes_nothing_has_no_columns_and_later_parts_are_no_sources() -> None:
     subject, task = planted_study()
     study = LassoStudy("circuit-lasso", QUICK, subject, task)
     sums = study.sums(silent)
-    alive = sums.inner.of().gram.diagonal().view(-1, sums.size).any(1)
-    assert alive.tolist() == [name in _writers() for name in study.wiring.writers]
-    for target, row in zip(study.targets, sums.open, strict=False):
-        assert not row[target.before :].any()
+    assert [study.wiring.writers[writer] for writer in sums.writers.tolist()] == WRITERS
+    for target, row in zip(sums.targets.tolist(), sums.open, strict=False):
+        assert not row[sums.writers >= study.targets[target].before].any()
+
+
+def test_columns_are_white_where_they_are_regressed_on() -> None:
+    """Each writer's own have a variance of 1 and no covariance, at all tokens and at the judged ones."""
+    sums = LassoStudy("circuit-lasso", QUICK, *planted_study()).sums(silent)
+    for grams in (sums.inner, sums.output):
+        size = sums.size
+        blocks = grams.of().gram.unflatten(0, (-1, size)).unflatten(2, (-1, size)).diagonal(0, 0, 2)
+        for block in blocks.unbind(2):
+            alive = block.diagonal() > 0
+            torch.testing.assert_close(block, torch.diag(alive.double()), rtol=0, atol=1e-6)
+            assert alive.any()
+
+
+def test_one_pass_of_both_prompts_records_what_a_pass_of_each_does() -> None:
+    subject, task = planted_study()
+    study = LassoStudy("circuit-lasso", QUICK, subject, task)
+    site = Site(1, Kind.MLP)
+    (shelf,) = (shelf for shelf in study.recorder.shelves if site in shelf.spans)
+    seen: list[torch.Tensor] = []
+    study.recorder.sweep(lambda views: seen.append(shelf.of(views.acts)[:, shelf.spans[site]]), silent, "activations")
+    clean, corrupt = (subject.record(side, [site])[1][site] for side in (study.pairs.clean, study.pairs.corrupt))
+    between = (clean - corrupt).flatten(0, 1)
+    torch.testing.assert_close(torch.cat(seen), between[between.flatten(1).any(1)], rtol=0, atol=1e-5)
 
 
 def test_what_does_not_fit_in_memory_is_recorded_again_with_the_same_answer() -> None:
@@ -199,7 +223,3 @@ def test_names_that_are_none_are_refused(name: str) -> None:
 def _edges(circuit: Circuit) -> Edges:
     assert circuit.edges is not None
     return circuit.edges
-
-
-def _writers() -> set[str]:
-    return {"input", "0.head.1", "0.mlp", "1.head.2", "1.mlp"}

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from subcircuit.errors import NumericalError
 from subcircuit.regression.normal import Grams, Normal
+from subcircuit.regression.problem import Problem, freedom, lambda_max, residual
 from subcircuit.regression.selection import by_bic, by_cv, error, frequent, halves
-from subcircuit.regression.solver import Problem, duality_gap, freedom, lambda_max, path, residual, solve
+from subcircuit.regression.solver import duality_gap, path, solve
 
 
 def data(rows: int = 150, sources: int = 30, targets: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -53,6 +54,22 @@ def test_a_nan_is_refused_with_its_column() -> None:
         Grams(30, 6).of()
 
 
+def test_whitened_sources_are_uncorrelated_within_a_block_and_say_the_same() -> None:
+    x, y = data()
+    x[:, 4] = x[:, 3]  # a block of less than full rank
+    grams = Grams(30, 6, folds=3, centre=True)
+    grams.add(x + 1, y, torch.arange(150) % 3)
+    white = grams.whitened(5)
+    own = white.of().gram.view(6, 5, 6, 5).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    eyes = torch.eye(5).double().repeat(6, 1, 1)
+    eyes[0, 0, 0] = 0
+    torch.testing.assert_close(own, eyes, rtol=0, atol=1e-9)
+    for one, other in zip((grams.of([1]), grams.without(2)), (white.of([1]), white.without(2)), strict=True):
+        fits = [each.cross.T @ torch.linalg.pinv(each.gram, rtol=1e-9) @ each.cross for each in (one, other)]
+        torch.testing.assert_close(*fits)
+        assert torch.equal(one.power, other.power) and one.rows == other.rows
+
+
 # -- the plain lasso ------------------------------------------------------------------------------------------------
 
 
@@ -95,6 +112,40 @@ def test_dead_and_closed_sources_have_no_coefficient() -> None:
     problem = Problem(normal(x, y), open=chosen)
     coef = solve(problem, 0.01 * lambda_max(problem), tol=1e-10)
     assert not coef[5].any() and not coef[:15, 2].any() and coef[15:, 2].any()
+
+
+def test_a_constant_source_has_no_coefficient() -> None:
+    x, y = data()
+    x[:, 5] = 3.3
+    problem = Problem(normal(x, y, centre=True))
+    coef = solve(problem, 1e-4 * lambda_max(problem), tol=1e-10)
+    assert not coef[5].any() and coef[6:].any() and coef.isfinite().all()
+
+
+def test_what_the_screen_leaves_out_by_mistake_joins() -> None:
+    """`before` is claimed to be hardly above alpha, so the strong rule passes almost nothing."""
+    problem = Problem(normal(*data()))
+    alpha = 0.05 * lambda_max(problem)
+    coef = solve(problem, alpha, before=1.01 * alpha, tol=1e-12)
+    torch.testing.assert_close(coef, solve(problem, alpha, tol=1e-12), rtol=0, atol=1e-6)
+    assert float(residual(problem, alpha, coef).max()) < 1e-6
+
+
+def test_sources_that_are_nearly_alike_take_some_hundred_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than 5000 where two sweeps are not extrapolated."""
+    torch.manual_seed(3)
+    x = torch.randn(400, 1).double() + 0.1 * torch.randn(400, 12)
+    problem = Problem(normal(x, x @ torch.randn(12, 2).double() + 0.1 * torch.randn(400, 2)))
+    alpha = 1e-4 * lambda_max(problem)
+    monkeypatch.setattr("subcircuit.regression.solver.SWEEPS", 2000)
+    assert float(residual(problem, alpha, solve(problem, alpha, tol=1e-11)).max()) < 1e-6
+
+
+def test_a_problem_that_does_not_converge_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subcircuit.regression.solver.SWEEPS", 4)
+    problem = Problem(normal(*data()))
+    with pytest.raises(NumericalError, match="does not converge"):
+        solve(problem, 0.001 * lambda_max(problem), tol=1e-13)
 
 
 def test_a_target_that_does_not_vary_has_an_empty_answer() -> None:

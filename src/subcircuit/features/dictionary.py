@@ -6,7 +6,8 @@ with `b_dec` taken off the input only where `centred` says so. `act` is ReLU, th
 JumpReLU, which is ReLU above a threshold of each feature (Rajamanoharan et al. 2024).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -37,6 +38,8 @@ class Dictionary:
     reads: str = ""  # the hook its input was taken at, as its maker spells it
     writes: str = ""  # the hook of its output; of an autoencoder the same
     layer: int | None = None
+    # what its maker measured on held-out text, where that is told: fvu, l0, dead (a share), norm (of the input)
+    expected: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         features, width = self.encoder.shape

@@ -76,6 +76,7 @@ def _saelens(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Dictio
         reads=hook,
         writes=str(about.get("hook_name_out") or hook),
         layer=about.get("hook_layer", _layer(hook)),
+        expected={str(name): float(value) for name, value in (about.get("measured") or {}).items()},
     )
 
 

@@ -6,6 +6,7 @@ block; the edge's score is the mean over the path, so that what enters early and
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,84 +24,86 @@ COEFFICIENTS = 1 << 17  # of targets that are solved together
 TOLERANCE = 1e-3  # duality gap, as a share of half a target's power
 PICKED = 0.75  # of the halves: what stability asks for
 
-Norms = Float[Tensor, "step target writer"]
-Chosen = Bool[Tensor, "target writer"]
-
 
 @dataclass(frozen=True)
 class _Part:
     """Some targets, and the columns they are regressed on."""
 
     grams: Grams
-    first: int  # target, as the table counts them
+    first: int  # target, of those that vary; the output follows them
     last: int
     width: int
-    before: int  # writers before the last of them
-    offset: int  # where the first one's columns start in the Gram matrix, in targets
+    before: int  # writers that vary before the last of them
+    offset: int  # the target whose columns come first in the Gram matrix
 
 
 class LassoPath:
     """The path of every target.
 
     Args:
-        ratios: of each target's lambda_max, falling; or `alpha`, one penalty for all.
+        ratios: of each target's lambda_max, falling; the study's `alpha` goes before them, one penalty for all.
         plain: the lasso on single columns; else groups are a writer's columns by a target's.
     """
 
-    def __init__(
-        self, study: LassoStudy, sums: Sums, ratios: Float[Tensor, " step"], *, alpha: float | None, plain: bool
-    ) -> None:
-        self.study, self.sums, self.alpha, self.plain = study, sums, alpha, plain
-        self.ratios = ratios if alpha is None else torch.ones(1, dtype=torch.float64)
-        self.writers, self.targets = len(study.wiring.writers), len(study.targets) + 1
+    def __init__(self, study: LassoStudy, sums: Sums, ratios: Float[Tensor, " step"], *, plain: bool) -> None:
+        self.study, self.sums, self.plain, self.alpha = study, sums, plain, study.own.alpha
+        self.ratios = ratios if self.alpha is None else torch.ones(1, dtype=torch.float64)
+        self.select = study.own.select if self.alpha is None else "alpha"
 
-    def run(self, *, cross_validate: bool, tell: Progress) -> None:
+    def run(self, tell: Progress) -> None:
         """Solve what is not solved yet; the study's memory has it afterwards."""
         parts, memory = list(self._parts()), self.study.memory
         if "norms" not in memory.tensors:
-            shape = (len(self.ratios), self.targets)
-            empty = {"norms": torch.zeros(*shape, self.writers), "bic": torch.zeros(shape, dtype=torch.float64)}
-            held = torch.zeros(self.study.own.folds if cross_validate else 0, *shape, dtype=torch.float64)
-            top = torch.zeros(self.targets, dtype=torch.float64)
-            self.study.keep({**empty, "held": held, "top": top}, parts=0)
+            targets, writers = self.sums.open.shape
+            steps, folds = len(self.ratios), len(self.sums.output) if self.select == "cv" else 0
+            scores = torch.zeros(steps, targets, dtype=torch.float64)
+            empty = {"norms": torch.zeros(steps, targets, writers), "top": scores[0], "bic": scores}
+            self.study.keep({**empty, "held": scores.expand(folds, -1, -1)}, parts=0)
         for at, part in enumerate(parts):
             if at >= memory.facts["parts"]:
-                self._solve(part, cross_validate)
+                self._solve(part)
                 self.study.keep({}, parts=at + 1)
             tell("lasso", at + 1, len(parts))
 
-    @property
-    def norms(self) -> Norms:
-        return self.study.memory.tensors["norms"]
+    @cached_property
+    def _whole(self) -> dict[Grams, Normal]:
+        """All rows."""
+        return {grams: grams.of() for grams in (self.sums.inner, self.sums.output)}
 
-    def chosen(self, select: str) -> Chosen:
+    @property
+    def scores(self) -> Float[Tensor, "reader writer"]:
+        """Each edge's norm, averaged over the path."""
+        return self._table(self.study.memory.tensors["norms"].mean(0))
+
+    def chosen(self, select: str) -> Bool[Tensor, "reader writer"]:
         """The edges of the step that a rule takes for each target: "cv", "bic" or "stability"."""
         memory = self.study.memory.tensors
         step = by_cv(memory["held"]) if select == "cv" else by_bic(memory["bic"])
         if select == "stability":
-            return self._stable(step)
-        return self.norms[step, torch.arange(self.targets)] > 0
+            return self._table(self._stable(step)) > 0
+        return self._table(memory["norms"][step, torch.arange(len(step))]) > 0
 
-    def table(self, by_target: Float[Tensor, "target writer"]) -> Float[Tensor, "reader writer"]:
+    def _table(self, by_target: Float[Tensor, "target writer"]) -> Float[Tensor, "reader writer"]:
         """Values of targets as values of their readers; of a key or value that several heads share, the largest."""
-        table = torch.zeros(self.study.wiring.allowed.shape)
-        for row, target in enumerate(self.study.targets):
-            for reader in target.readers:
-                table[reader] = torch.maximum(table[reader], by_target[row].float())
-        table[-1] = by_target[-1].float()
+        table, writers = torch.zeros(self.study.wiring.allowed.shape), self.sums.writers
+        for row, target in enumerate(self.sums.targets.tolist()):
+            for reader in self.study.targets[target].readers:
+                table[reader, writers] = torch.maximum(table[reader, writers], by_target[row].float())
+        table[-1, writers] = by_target[-1].float()
         return table
 
     def _parts(self) -> Iterator[_Part]:
-        sums, targets = self.sums, self.study.targets
+        sums = self.sums
+        targets = [self.study.targets[target] for target in sums.targets.tolist()]
         first = 0
-        for last in range(1, len(targets) + 1):
-            ends = last == len(targets) or targets[last].site.layer != targets[last - 1].site.layer
-            before = targets[last - 1].before
+        for last, target in enumerate(targets, 1):
+            ends = last == len(targets) or targets[last].site.layer != target.site.layer
+            before = int((sums.writers < target.before).sum())
             full = (last - first) * sums.width * before * sums.size >= COEFFICIENTS
             if last == len(targets) or (ends and full):
                 yield _Part(sums.inner, first, last, sums.width, before, 0)
                 first = last
-        yield _Part(sums.output, len(targets), len(targets) + 1, sums.width_out, self.writers, len(targets))
+        yield _Part(sums.output, len(targets), len(targets) + 1, sums.width_out, len(sums.writers), len(targets))
 
     def _problem(self, part: _Part, normal: Normal) -> Problem:
         columns = part.before * self.sums.size
@@ -114,30 +117,28 @@ class LassoPath:
             return Problem(cut, open=chosen)
         return Problem(cut, self.sums.size, part.width, chosen)
 
-    def _solve(self, part: _Part, cross_validate: bool) -> None:
+    def _solve(self, part: _Part) -> None:
         memory, rows = self.study.memory.tensors, slice(part.first, part.last)
-        problem = self._problem(part, part.grams.of())
+        problem = self._problem(part, self._whole[part.grams])
         top = lambda_max(problem)
         alphas = top * self.ratios[:, None] if self.alpha is None else torch.full((1, len(top)), self.alpha)
         alphas = alphas.double()
         memory["top"][rows] = self._by_target(top, part).amax(0)
         for step, (alpha, coef) in enumerate(path(problem, alphas, tol=TOLERANCE)):
             memory["norms"][step, rows, : part.before] = self._block_norms(problem, coef, part)
-            used = freedom(problem, alpha, coef)
-            score = bic(problem, error(problem.normal, coef, problem.width), used)
-            memory["bic"][step, rows] = self._by_target(score, part).sum(0)
-        for fold in range(len(part.grams) if cross_validate else 0):
-            inside, outside = (self._problem(part, each) for each in self._split(part, fold))
+            if self.select in ("bic", "stability"):
+                used = freedom(problem, alpha, coef)
+                score = bic(problem, error(problem.normal, coef, problem.width), used)
+                memory["bic"][step, rows] = self._by_target(score, part).sum(0)
+        for fold in range(len(part.grams) if self.select == "cv" else 0):
+            inside, outside = (self._problem(part, each) for each in (part.grams.without(fold), part.grams.of([fold])))
             for step, (_, coef) in enumerate(path(inside, alphas, tol=TOLERANCE)):
                 left = error(outside.normal, coef, problem.width)
                 memory["held"][fold, step, rows] = self._by_target(left, part).sum(0)
 
-    def _split(self, part: _Part, fold: int) -> tuple[Normal, Normal]:
-        return part.grams.without(fold), part.grams.of([fold])
-
-    def _stable(self, step: Tensor) -> Chosen:
+    def _stable(self, step: Tensor) -> Bool[Tensor, "target writer"]:
         """What most halves of the data choose at the penalty of `step`."""
-        found = torch.zeros(self.targets, self.writers, dtype=torch.bool)
+        found = torch.zeros_like(self.sums.open)
         for part in self._parts():
             rows = slice(part.first, part.last)
             top = self.study.memory.tensors["top"][rows]

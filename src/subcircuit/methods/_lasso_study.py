@@ -6,19 +6,19 @@ passes record is kept between the sweeps where it fits, else the passes are made
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from subcircuit.errors import NumericalError, ResourceError
 from subcircuit.methods._edge_study import EdgeStudy
-from subcircuit.methods._lasso_views import Recorder, Rows, Scale, Sink, Views, basis, read, root, written
+from subcircuit.methods._lasso_columns import Columns, Moment, Outer, Parts, components, factors, read
+from subcircuit.methods._lasso_views import Recorder, Rows, Sink, Views
 from subcircuit.methods._study import Settings
 from subcircuit.progress import Progress
 from subcircuit.regression.normal import Grams
@@ -31,7 +31,6 @@ __all__ = ["LassoSettings", "LassoStudy", "Sums", "Target"]
 
 log = logging.getLogger(__name__)
 
-Moments = dict[Site | None, Float[Tensor, "unit channel channel"]]
 ROOM = 8 << 30  # bytes of Gram matrices, at most
 
 
@@ -50,6 +49,10 @@ class LassoSettings(Settings, Protocol):
     def standardise(self) -> bool: ...
     @property
     def folds(self) -> int: ...
+    @property
+    def select(self) -> str: ...
+    @property
+    def alpha(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ class Sums:
 
     inner: Grams
     output: Grams
-    open: Bool[Tensor, "target writer"]  # what each target may be regressed on; the output last
+    writers: Int[Tensor, " live"]  # those that vary, of all; only these have columns
+    targets: Int[Tensor, " live"]
+    open: Bool[Tensor, "live writer"]  # what each such target may be regressed on; the output last
     size: int  # columns of a writer
     width: int  # columns of a target
     width_out: int
@@ -98,17 +103,26 @@ class LassoStudy(EdgeStudy):
     def recorder(self) -> Recorder:
         """The forward passes."""
         own = self.own
-        sites = list(dict.fromkeys([*self.sources, *(target.site for target in self.targets)]))
+        sites = list(dict.fromkeys([*self.sources, *self.ends]))
         return Recorder(
             self.subject,
             self.pairs,
             sites,
-            self.sources,
             rows=cast(Rows, own.rows),
             sink=cast(Sink, own.sink),
             batch_size=own.batch,
             cache_bytes=int(own.cache_gb * 2**30),
         )
+
+    @property
+    def folds(self) -> int:
+        """Into how many the rows are kept apart; 1 where nothing asks for them."""
+        return self.own.folds if self.own.select in ("cv", "stability") and self.own.alpha is None else 1
+
+    @cached_property
+    def ends(self) -> list[Site]:
+        """Sites of targets, in their order."""
+        return list(dict.fromkeys(target.site for target in self.targets))
 
     @cached_property
     def targets(self) -> list[Target]:
@@ -126,43 +140,55 @@ class LassoStudy(EdgeStudy):
                     found.append(Target(site, unit, self._readers(site, unit), before))
         return found
 
-    def open(self, moments: Moments) -> Bool[Tensor, "target writer"]:
+    def open(self, parts: Parts, writers: Int[Tensor, " writer"]) -> Bool[Tensor, "target writer"]:
         """Which writers each target may be regressed on; the output on all.
 
         Those before it, as in the paper; of these, those that write to some coordinate of the stream that its weights
         take in: no data could tell a writer from another that says the same elsewhere, as in compiled programs.
         """
-        sources = torch.cat([written(self.subject, site, moments[site]) for site in self.sources])
-        takes = {target.site: read(self.subject, target.site) for target in self.targets}
-        found = torch.zeros(len(self.targets) + 1, len(self.wiring.writers), dtype=torch.bool)
-        for row, target in enumerate(self.targets):
-            earlier = slice(0, target.before)
-            found[row, earlier] = (sources[earlier] & takes[target.site][target.unit]).any(1)
-        found[-1] = True
-        return found
+        written = parts.written[writers]
+        before = torch.tensor([target.before for target in self.targets])
+        found = torch.arange(len(written)) < before[:, None]
+        if not written[written.any(1)].all():  # else whatever takes in anything takes in all writers
+            takes = torch.cat([read(self.subject, site) for site in self.ends])
+            found &= takes.float() @ written.T.float() > 0
+        return torch.cat([found, torch.ones(1, len(written), dtype=torch.bool)])
 
     def sums(self, tell: Progress) -> Sums:
         """All products. Raises NumericalError for an activation that is not finite."""
-        moments, rows = self._moments(tell)
-        sources, size = self._bases(moments, self.sources, whole=False)
-        ends = list(dict.fromkeys(target.site for target in self.targets))
-        inner, width = self._bases(moments, ends, whole=True)
-        output = self._sink_basis(moments)
-        self._require_room(len(self.wiring.writers) * size, len(self.targets) * width)
-        writers, out = len(self.wiring.writers) * size, output.shape[1]
-        grams = partial(Grams, writers, folds=self.own.folds, centre=self.own.rows != "differences")
-        sums = Sums(grams(len(self.targets) * width), grams(out), self.open(moments), size, width, out)
+        moments, sink, rows = self._moments(tell)
+        parts = Parts(self.subject, self.recorder.shelves, moments, self.own.channels)
+        writers, readers = parts.numbers(self.sources), parts.numbers(self.ends)
+        sources = parts.columns(writers, "column" if self.own.standardise else "none")
+        ends = parts.columns(readers, "whole")
+        for what, live, units in (("writers", sources.live, writers), ("targets", ends.live, readers)):
+            log.info("%d of %d %s do not vary", len(units) - len(live), len(units), what)
+        values, directions = components(sink, self.own.channels)
+        output = directions[0] * factors(values, "whole")[0]
+        inner, outer = self._grams(sources, ends, output, tell)
+        self._warn_of_few(rows, outer.rows, sources.size)
+        shown = self.open(parts, writers)[torch.cat([ends.live, torch.tensor([len(readers)])])][:, sources.live]
+        return Sums(inner, outer, sources.live, ends.live, shown, sources.size, ends.size, output.shape[1])
+
+    def _grams(
+        self, sources: Columns, ends: Columns, output: Float[Tensor, "answer column"], tell: Progress
+    ) -> tuple[Grams, Grams]:
+        """Products of the writers' columns with the targets', and with the output's where it is judged."""
+        own, targets = self.own, len(ends.live) * ends.size
+        writers = len(sources.live) * sources.size
+        self._require_room(writers, targets)
+        grams = partial(Grams, writers, folds=self.folds, centre=own.rows != "differences")
+        inner, outer = grams(targets), grams(output.shape[1])
 
         def add(views: Views) -> None:
-            fold, fold_out = views.pair % self.own.folds, views.judged_pair % self.own.folds
-            columns = _columns(views.acts, dict(zip(self.sources, sources, strict=True)))
-            sums.inner.add(columns, _columns(views.acts, dict(zip(ends, inner, strict=True))), fold)
-            judged = _columns(views.judged, dict(zip(self.sources, sources, strict=True)))
-            sums.output.add(judged, views.sink.double().cpu() @ output, fold_out)
+            folds = (0, 0) if self.folds == 1 else (views.pair % self.folds, views.judged_pair % self.folds)
+            acts = torch.cat([views.acts, views.judged]).double()
+            columns, last = sources.of(acts), len(views.acts)
+            inner.add(columns[:last], ends.of(acts[:last]), folds[0])
+            outer.add(columns[last:], views.sink.double() @ output, folds[1])
 
         self.recorder.sweep(add, tell, "gram")
-        self._warn_of_few(rows, sums.output.rows, size)
-        return sums
+        return inner, outer.whitened(sources.size) if own.standardise and own.channels else outer
 
     def _readers(self, site: Site, unit: int) -> tuple[int, ...]:
         if site.kind is not Kind.HEAD:
@@ -171,52 +197,24 @@ class LassoStudy(EdgeStudy):
         starts = [self.wiring.rows(Site(site.layer, kind)).start for kind in PROJECTIONS]
         return (starts[0] + unit, starts[1] + group, starts[2] + group)
 
-    def _moments(self, tell: Progress) -> tuple[Moments, int]:
-        """Mean outer products of every unit's rows, and of the output's under None; and how many rows there are."""
-        total: Moments = {}
-        mean: dict[Site | None, Tensor] = {}
-        count = {"acts": 0, "sink": 0}
+    def _moments(self, tell: Progress) -> tuple[list[Moment], Moment, int]:
+        """Of every unit's rows, shelf by shelf, and of the output's; and how many rows there are."""
+        shelves = self.recorder.shelves
+        inner = [Outer(shelf.units, shelf.channels) for shelf in shelves]
+        output = Outer(1, self.recorder.outputs)
 
         def add(views: Views) -> None:
-            count["acts"] += len(views.pair)
-            count["sink"] += len(views.sink)
-            for site, act in [*views.acts.items(), (None, views.sink[:, None])]:
-                if not act.isfinite().all():
-                    what = f"an activation at {site or 'the logits'} is not finite"
-                    raise NumericalError(what, "use float32 weights, or check the prompts")
-                act = act.cpu().double().transpose(0, 1)
-                total[site] = total.get(site, 0) + act.mT @ act
-                mean[site] = mean.get(site, 0) + act.sum(1)
+            acts = views.acts.double()
+            for outer, shelf in zip(inner, shelves, strict=True):
+                outer.add(shelf.of(acts))
+                for site, span in shelf.spans.items() if not outer.sums.isfinite().all() else ():
+                    _require_finite(outer.sums[span], str(site))
+            output.add(views.sink.double()[:, None])
+            _require_finite(output.sums, "the logits")
 
         self.recorder.sweep(add, tell, "activations")
-        for site in total:
-            rows = max(1, count["sink" if site is None else "acts"])
-            total[site] = total[site] / rows
-            if self.own.rows != "differences":
-                centre = mean[site] / rows
-                total[site] -= centre[:, :, None] * centre[:, None]
-        return total, count["acts"]
-
-    def _bases(
-        self, moments: Moments, sites: list[Site], *, whole: bool
-    ) -> tuple[list[Float[Tensor, "unit channel column"]], int]:
-        """The maps to columns at each site, padded to one number of columns."""
-        through = {site: root(self.subject, site) for site in sites}
-        power = {site: _power(moments[site], through[site]) for site in sites}
-        largest = max(float(each.max()) for each in power.values())
-        scale: Scale = "whole" if whole else "column" if self.own.standardise else "none"
-        found = [
-            basis(moments[site], self.own.channels, scale=scale, largest=largest, through=through[site])
-            for site in sites
-        ]
-        dead = sum(int((~each.any(1).any(1)).sum()) for each in found)
-        log.info("%d of %d %s do not vary", dead, sum(map(len, found)), "targets" if whole else "writers")
-        size = max(each.shape[-1] for each in found)
-        return [torch.nn.functional.pad(each, (0, size - each.shape[-1])) for each in found], size
-
-    def _sink_basis(self, moments: Moments) -> Float[Tensor, "answer column"]:
-        moment = moments[None]
-        return basis(moment, self.own.channels, scale="whole", largest=float(_power(moment, None).max()))[0]
+        centre = self.own.rows != "differences"
+        return [outer.moment(centre=centre) for outer in inner], output.moment(centre=centre), inner[0].rows
 
     def _warn_of_few(self, rows: int, judged: int, size: int) -> None:
         """A block of `size` columns is told from `writers` others by about 2 (size + log writers) rows."""
@@ -227,7 +225,7 @@ class LassoStudy(EdgeStudy):
                 log.warning(few, there, what, size, needed)
 
     def _require_room(self, sources: int, targets: int) -> None:
-        needed = 8 * self.own.folds * sources * (2 * sources + targets)
+        needed = 8 * self.folds * sources * (2 * sources + targets)
         if needed > ROOM:
             raise ResourceError(
                 f"Gram matrices of {sources:,} columns take {needed / 2**30:.0f} GB; the limit is {ROOM / 2**30:.0f}",
@@ -235,13 +233,6 @@ class LassoStudy(EdgeStudy):
             )
 
 
-def _power(moment: Tensor, through: Tensor | None) -> Tensor:
-    seen = moment if through is None else through @ moment @ through
-    power: Tensor = seen.diagonal(dim1=1, dim2=2).sum(1)
-    return power
-
-
-def _columns(acts: Mapping[Site, Tensor], maps: Mapping[Site, Tensor]) -> Float[Tensor, "row column"]:
-    """All units of all sites in their own columns, side by side."""
-    parts = [torch.einsum("ruc,uck->ruk", acts[site].cpu().double(), each).flatten(1) for site, each in maps.items()]
-    return torch.cat(parts, 1)
+def _require_finite(sums: Tensor, where: str) -> None:
+    if not sums.isfinite().all():
+        raise NumericalError(f"an activation at {where} is not finite", "use float32 weights, or check the prompts")

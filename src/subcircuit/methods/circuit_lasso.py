@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from subcircuit.circuit import Circuit
 from subcircuit.edge_tables import connected, node_paths, on_paths
@@ -59,7 +61,9 @@ class CircuitLasso:
     channels: Annotated[int, "principal components of each writer and target; 0 = all channels as they are"] = 8
     standardise: Annotated[bool, "give every column of a writer a variance of 1"] = True
     prune: Annotated[bool, "drop what does not lead from the input to the output"] = True
-    steps: Annotated[int, "penalties on the path below lambda_max"] = 12
+    steps: Annotated[
+        int | None, "penalties on the path below lambda_max; 4 to rank edges, 12 to choose one of them"
+    ] = None
     shrink: Annotated[float, "the last penalty, as a share of lambda_max"] = 0.003
     folds: Annotated[int, "folds of the pairs, for cv and stability"] = 5
     pairs: Annotated[int, "discovery prompt pairs"] = 64
@@ -67,7 +71,7 @@ class CircuitLasso:
     reference: Annotated[str, "what a closed edge carries when KL is taken: corrupt, mean, zero or resample"] = (
         "corrupt"
     )
-    batch: Annotated[int, "prompts in a pass"] = 32
+    batch: Annotated[int, "prompt pairs in a pass, both prompts together"] = 32
     seed: Annotated[int, "seed of the prompts"] = 0
     cache_gb: Annotated[float, "activations kept in memory, at most; what does not fit is recomputed"] = 2.0
 
@@ -105,15 +109,18 @@ class CircuitLasso:
         """
         study = LassoStudy("circuit-lasso", self, subject, task, pairs, folder)
         with study.resumable():
-            ratios = torch.logspace(0, math.log10(self.shrink), self.steps + 1, dtype=torch.float64)
-            path = LassoPath(study, study.sums(progress), ratios, alpha=self.alpha, plain=self.penalty == "plain")
-            path.run(cross_validate=self.select == "cv" and self.alpha is None, tell=progress)
-            scores = path.table(path.norms.mean(0))
-            scores = on_paths(study.wiring, scores) if self.prune else scores
+            path = LassoPath(study, study.sums(progress), self._ratios(), plain=self.penalty == "plain")
+            path.run(progress)
+            scores = on_paths(study.wiring, path.scores) if self.prune else path.scores
             kept = self._kept(study, path, scores, progress)
             nodes = node_paths(study.wiring, scores)
             goal = {"budget": self.kl} if self._by_kl else {}
             return study.circuit(scores, kept, nodes, **goal)
+
+    def _ratios(self) -> Float[Tensor, " step"]:
+        """The penalties, as shares of lambda_max."""
+        steps = self.steps or (4 if self.select == "budget" else 12)
+        return torch.logspace(0, math.log10(self.shrink), steps + 1, dtype=torch.float64)
 
     @property
     def _by_kl(self) -> bool:
@@ -122,7 +129,7 @@ class CircuitLasso:
     def _kept(self, study: LassoStudy, path: LassoPath, scores: Table, tell: Progress) -> Truth:
         if self.alpha is not None or self.select != "budget":
             chosen = path.chosen("bic" if self.alpha is not None else self.select)
-            kept = (path.table(chosen) > 0) & study.wiring.allowed
+            kept = chosen & study.wiring.allowed
             kept = connected(study.wiring, kept) if self.prune else kept
             if not kept.any():
                 self._tell_empty(study)
@@ -157,7 +164,7 @@ class CircuitLasso:
                 raise UnknownName(what, value, get_args(known))
         require(self, "alpha", self.alpha is None or 0 < self.alpha < math.inf, "a penalty above 0")
         require(self, "channels", self.channels >= 0, "0 or more")
-        require(self, "steps", self.steps >= 1, "at least 1")
+        require(self, "steps", self.steps is None or self.steps >= 1, "at least 1")
         require(self, "shrink", 0 < self.shrink < 1, "a share above 0 and below 1")
         require(self, "folds", 2 <= self.folds <= self.pairs, "at least 2, and no more than there are pairs")
         if self.size is not None and (self.select != "budget" or self.alpha is not None):

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from subcircuit.errors import NumericalError
 
-__all__ = ["Grams", "Normal"]
+__all__ = ["FAINT", "Grams", "Normal"]
+
+FAINT = 1e-6  # of the largest component's variance: below it a component is rounding
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,10 @@ class Grams:
     ) -> None:
         """Count rows in, each to its fold. Raises NumericalError, naming the first column, for a NaN or infinity."""
         both = torch.cat([x, y], 1).double()
-        finite = both.isfinite().all(0)
-        if not finite.all():
-            at = int((~finite).nonzero()[0])
-            where = f"source column {at}" if at < self.sources else f"target column {at - self.sources}"
-            raise NumericalError(f"{where} is not finite", "use float32 weights, or check the prompts")
-        folds = torch.full((len(both),), folds) if isinstance(folds, int) else folds
+        if isinstance(folds, int):
+            return self._add(both, folds)
         for fold in folds.unique().tolist():
-            part = both[folds == fold]
-            self.products[fold].addmm_(part[:, : self.sources].T, part)
-            self.squares[fold] += part[:, self.sources :].square().sum(0)
-            self.sums[fold] += part.sum(0)
-            self.counts[fold] += len(part)
+            self._add(both[folds == fold], fold)
 
     def of(self, folds: Sequence[int] | None = None) -> Normal:
         """The rows of some folds, or of all, as one regression's data. Raises NumericalError when there are none."""
@@ -88,3 +82,30 @@ class Grams:
     def without(self, fold: int) -> Normal:
         """The rows of all other folds."""
         return self.of([other for other in range(len(self)) if other != fold])
+
+    def whitened(self, size: int) -> "Grams":
+        """The same rows, every `size` neighbouring sources as their principal components of variance 1."""
+        blocks = self.of().gram.unflatten(0, (-1, size)).unflatten(2, (-1, size)).diagonal(dim1=0, dim2=2)
+        values, vectors = torch.linalg.eigh(blocks.permute(2, 0, 1))
+        factor = values.clamp(min=1e-300).rsqrt()
+        maps = vectors * factor.where(values > FAINT * values[:, -1:], torch.zeros_like(values))[:, None]
+        found = Grams(self.sources, self.targets, folds=len(self), centre=self.centre)
+        products = torch.einsum("fguw,guv->fgvw", self.products.unflatten(1, (-1, size)), maps).flatten(1, 2)
+        own = torch.einsum("frgu,guv->frgv", products[:, :, : self.sources].unflatten(2, (-1, size)), maps)
+        found.products = torch.cat([own.flatten(2), products[:, :, self.sources :]], 2)
+        sums = torch.einsum("fgu,guv->fgv", self.sums[:, : self.sources].unflatten(1, (-1, size)), maps)
+        found.sums = torch.cat([sums.flatten(1), self.sums[:, self.sources :]], 1)
+        found.squares, found.counts = self.squares, self.counts
+        return found
+
+    def _add(self, both: Float[Tensor, "row column"], fold: int) -> None:
+        sums = both.sum(0)
+        if not sums.isfinite().all():
+            at = int((~sums.isfinite()).nonzero()[0])
+            where = f"source column {at}" if at < self.sources else f"target column {at - self.sources}"
+            raise NumericalError(f"{where} is not finite", "use float32 weights, or check the prompts")
+        x, y = both[:, : self.sources], both[:, self.sources :]
+        self.products[fold].addmm_(x.T, both)
+        self.squares[fold] += y.square().sum(0)
+        self.sums[fold] += sums
+        self.counts[fold] += len(both)

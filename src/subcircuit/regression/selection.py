@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from subcircuit.regression.normal import Normal
-from subcircuit.regression.solver import Coef, PerTarget, Problem
+from subcircuit.regression.problem import Coef, PerTarget, Problem
 
 __all__ = ["bic", "by_bic", "by_cv", "error", "frequent", "halves"]
 

@@ -1,86 +1,35 @@
-"""The lasso and the group lasso, for many targets at once, on Gram matrices: exact, by block coordinate descent.
+"""Exact answers of the lasso and the group lasso, by block coordinate descent from one penalty to the next.
 
-Minimises, for every target t by itself,
-
-    1/(2n) ||Y_t - X A_t||^2 + alpha_t sum over groups g of  w_g ||A_gt||_F
-
-where a group is `size` neighbouring source columns and a target `width` neighbouring target columns; both 1: the plain
-lasso, in scikit-learn's units (alpha = lambda / 2n of an unnormalised loss). Each step minimises a group's quadratic
-bound, exactly where the group's columns are orthogonal and of one length (Yuan & Lin 2006; Simon & Tibshirani 2012).
-Groups that cannot enter are screened by the sequential strong rule (Tibshirani et al. 2012) and checked afterwards; a
-target is done when its duality gap is small.
+A step minimises a group's quadratic bound, exactly where the group's columns are orthogonal and of one length (Yuan &
+Lin 2006; Simon & Tibshirani 2012). Groups that cannot enter are screened by the sequential strong rule (Tibshirani et
+al. 2012); what pulls harder than its penalty joins after all. Sweeps are extrapolated where that lowers the
+objective (Anderson; Bertrand & Massias 2021). A penalty is done when the duality gap of every target, taken over all
+groups, is small. Arrays are numpy's, whose calls cost least: a block of a small model is 8 by 8.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from subcircuit.errors import NumericalError
-from subcircuit.regression.normal import Normal
+from subcircuit.regression.problem import Coef, PerTarget, Problem, freedom, lambda_max, residual
 
 __all__ = ["Problem", "duality_gap", "freedom", "lambda_max", "path", "residual", "solve"]
 
+Array = NDArray[np.float64]
+Truth = NDArray[np.bool_]
+State = tuple[Array, Array]  # coefficients, and what pulls at them
 SWEEPS = 5000  # far more than any sound problem takes
-LOOK = 3  # sweeps between two looks at the gap, which costs about as much as one
-Coef = Float[Tensor, "source target"]
-PerTarget = Float[Tensor, " block"]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is regressed on what: data, how columns are grouped, and which groups each target may use."""
-
-    normal: Normal
-    size: int = 1  # source columns of a group
-    width: int = 1  # target columns of a target
-    open: Bool[Tensor, "block group"] | None = None  # None: every group, for all targets
-
-    @cached_property
-    def weights(self) -> Float[Tensor, " group"]:
-        """A group's penalty grows with the root of the columns in it that are not dead."""
-        alive: Tensor = (self.normal.gram.diagonal() > 0).view(-1, self.size).sum(1)
-        return alive.clamp(min=1).double().sqrt()
-
-    @cached_property
-    def bounds(self) -> Float[Tensor, " group"]:
-        """The largest eigenvalue of each group's own Gram block; of a dead group, 1."""
-        own = self.normal.gram.unflatten(0, (-1, self.size)).unflatten(2, (-1, self.size))
-        blocks = own.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-        found: Tensor = torch.linalg.eigvalsh(blocks)[:, -1] if self.size > 1 else blocks[:, 0, 0]
-        return found.where(found > 0, torch.ones_like(found))
-
-    @cached_property
-    def allowed(self) -> Bool[Tensor, "group block"]:
-        """`open`, group by group; a dead group is open to none."""
-        alive = (self.normal.gram.diagonal() > 0).view(-1, self.size).any(1)
-        blocks = self.normal.cross.shape[1] // self.width
-        chosen = torch.ones(blocks, len(alive), dtype=torch.bool) if self.open is None else self.open
-        return (chosen & alive).T.contiguous()
-
-    @cached_property
-    def power(self) -> PerTarget:
-        """Mean square of each target, over its columns together."""
-        return self.normal.power.view(-1, self.width).sum(1)
-
-    @cached_property
-    def columns(self) -> Int[Tensor, " block"]:
-        """How many columns of each target vary; at least 1."""
-        found: Tensor = (self.normal.power > 0).view(-1, self.width).sum(1)
-        return found.clamp(min=1)
-
-    def norms(self, values: Coef) -> Float[Tensor, "group block"]:
-        """The Frobenius norm of every block of a table of source by target columns."""
-        squares = values.view(-1, self.size, values.shape[1] // self.width, self.width).square()
-        return squares.sum((1, 3)).sqrt()
-
-
-def lambda_max(problem: Problem) -> PerTarget:
-    """The smallest alpha at which each target's answer is empty."""
-    return _pull(problem, problem.normal.cross).amax(0)
+LOOK = 2  # sweeps between two looks at the gap
+MEMORY = 4  # sweeps that are extrapolated
+SMALL = 1 << 16  # numbers that torch's threads take longer to share than numpy to update
+RIDGE = 1e-12  # of the products of their changes, which grow alike
+ROUNDING = 1e-14  # of a target's power: a smaller gap cannot be told from none
+NEVER = 1e300  # the threshold of a group that a target may not use
 
 
 def solve(
@@ -94,19 +43,9 @@ def solve(
 
     Raises NumericalError when they do not converge.
     """
-    coef = torch.zeros_like(problem.normal.cross) if start is None else start.clone()
-    rest = problem.normal.cross - problem.normal.gram @ coef
-    before = lambda_max(problem) if before is None else before
-    seen = _pull(problem, rest)
-    active = ((seen >= 2 * alpha - before) & problem.allowed).any(1) | problem.norms(coef).any(1)
-    for _ in range(SWEEPS):
-        _descend(problem, alpha, coef, rest, active, tol)
-        rest = problem.normal.cross - problem.normal.gram @ coef
-        missed = ((_pull(problem, rest) > alpha * (1 + 1e-9)) & problem.allowed).any(1) & ~active
-        if not missed.any():
-            return coef
-        active |= missed
-    raise NumericalError("the lasso does not converge", "take a larger penalty, or a looser tolerance")
+    descent = _Descent(problem, start)
+    descent.to(alpha, lambda_max(problem) if before is None else before, tol)
+    return descent.coef
 
 
 def path(
@@ -116,98 +55,129 @@ def path(
 
     A target that has as many degrees of freedom as there are rows stays where it is: beyond, a fit says nothing.
     """
-    coef, before = torch.zeros_like(problem.normal.cross), lambda_max(problem)
-    full = torch.zeros(len(before), dtype=torch.bool)
+    descent, rows = _Descent(problem), problem.normal.rows
+    before = top = lambda_max(problem)
+    full = torch.zeros(len(top), dtype=torch.bool)
     for asked in alphas:
         alpha = before.where(full, asked)
-        if not full.all():
-            coef = solve(problem, alpha, coef, tol=tol, before=before)
-        full = freedom(problem, alpha, coef) >= problem.normal.rows * problem.columns
+        if (alpha < top).any():
+            descent.to(alpha, before, tol)
+        coef = descent.coef
+        if int(problem.alive.sum()) >= rows:
+            full = freedom(problem, alpha, coef) >= rows * problem.columns
         before = alpha
         yield alpha, coef
 
 
 def duality_gap(problem: Problem, alpha: PerTarget, coef: Coef) -> PerTarget:
     """How far above its optimum each target's objective can be at most."""
-    return _gap(problem, alpha, coef, problem.normal.cross - problem.normal.gram @ coef)
+    return torch.from_numpy(_Descent(problem, coef).look(alpha.numpy())[1])
 
 
-def freedom(problem: Problem, alpha: PerTarget, coef: Coef) -> PerTarget:
-    """Degrees of freedom of each target's answer (Yuan & Lin 2006): a group counts one, the rest as it is shrunk."""
-    norms = problem.norms(coef)
-    alive = (problem.normal.gram.diagonal() > 0).view(-1, problem.size).sum(1)
-    limit = alpha * (problem.weights / problem.bounds)[:, None]
-    kept = (norms / (norms + limit)).nan_to_num(0.0)
-    found: Tensor = ((norms > 0) * (1 + kept * (alive[:, None] * problem.columns - 1).clamp(min=0))).sum(0)
+class _Descent:
+    """An answer that follows the penalty.
+
+    Args:
+        start: coefficients to begin with; none: zeros.
+    """
+
+    def __init__(self, problem: Problem, start: Coef | None = None) -> None:
+        self.problem = problem
+        normal, groups = problem.normal, len(problem.weights)
+        self.shape = (groups, problem.size, normal.cross.shape[1] // problem.width, problem.width)
+        rest = normal.cross.clone() if start is None else normal.cross - normal.gram @ start
+        self.rest = rest.contiguous()  # X'(Y - XA) / n
+        self.pulling: Array = self.rest.numpy().reshape(self.shape)  # the same memory, block by block
+        self.bounds: Array = problem.bounds.numpy()[:, None, None, None]
+        # each group's coefficients times its bound, which makes a step one sum
+        self.own: Array = np.zeros(self.shape) if start is None else start.numpy().reshape(self.shape) * self.bounds
+        self.target: Array = normal.cross.contiguous().numpy().reshape(self.shape) / self.bounds
+        self.weights: Array = np.where(problem.allowed.numpy(), problem.weights.numpy()[:, None], NEVER)
+        self.shares: Array = problem.weights.numpy()[:, None] / self.bounds[:, 0, 0]
+        self.power: Array = problem.power.numpy()
+        self.columns = normal.gram.split(problem.size, 1)
+        self.entered = [bool(block.any()) for block in self.own]  # groups that ever had a coefficient
+        self.steps: list[float] = (1 / problem.bounds).tolist()
+
+    @property
+    def coef(self) -> Coef:
+        """The answer, in a copy."""
+        return torch.from_numpy((self.own / self.bounds).reshape(self.rest.shape))
+
+    def to(self, alpha: PerTarget, before: PerTarget, tol: float) -> None:
+        """Sweep until the gap at these penalties is closed. Raises NumericalError when that does not happen."""
+        asked: Array = alpha.double().numpy()
+        limits = np.maximum(asked * self.weights, 1 / NEVER)  # a target of no power has a penalty of 0
+        screen = _norms(self.pulling) >= (2 * asked - before.numpy()) * self.weights
+        groups: set[int] = set(np.flatnonzero(screen.any(1) | self.entered).tolist())
+        done, trail = max(tol, ROUNDING) * self.power / 2, list[State]()
+        for turn in range(1, SWEEPS):
+            for group in sorted(groups):
+                self._update(group, limits[group])
+            if turn >= MEMORY:  # most answers are there before, and a copy takes as long as a sweep of a small model
+                trail.append((self.own.copy(), self.pulling.copy()))
+            if turn % LOOK:
+                continue
+            value, gap, joins = self.look(asked)
+            if (gap <= done).all():
+                return
+            groups.update(np.flatnonzero(joins).tolist())
+            if len(trail) > MEMORY:
+                self._extrapolate(trail, asked, value)
+                trail.clear()
+        raise NumericalError("the lasso does not converge", "take a larger penalty, or a looser tolerance")
+
+    def look(self, alpha: Array) -> tuple[Array, Array, Truth]:
+        """Each target's objective; how far its dual value is below, the dual point being the residual scaled until it
+        is feasible; which groups pull harder than their penalty."""
+        value, explained, error = self._value(self.own, self.pulling, alpha)
+        pull = _norms(self.pulling) / self.weights
+        scale = np.minimum(alpha / np.maximum(pull.max(0), 1 / NEVER), 1)
+        dual = scale * (self.power - explained) - scale**2 * error / 2
+        return value, value - dual, np.asarray((pull > alpha).any(1))
+
+    def _value(self, own: Array, pulling: Array, alpha: Array) -> tuple[Array, Array, Array]:
+        """Each target's objective, `<XA, Y> / n`, and the mean square of its residual."""
+        explained = np.einsum("gstw,gstw->t", own, self.target)
+        error = self.power - explained - np.einsum("gstw,gstw->t", own / self.bounds, pulling)
+        return error / 2 + alpha * (_norms(own) * self.shares).sum(0), explained, error
+
+    def _extrapolate(self, trail: Sequence[State], alpha: Array, value: Array) -> None:
+        """Each target to the combination of its last states that would not change if sweeps were linear, where that
+        lowers its objective."""
+        owns, pulls = (np.stack(each) for each in zip(*trail, strict=True))
+        steps = np.diff(owns, axis=0)
+        products = np.einsum("kgstw,lgstw->tkl", steps, steps)
+        size = np.trace(products, axis1=1, axis2=2)[:, None, None]
+        products = products / np.maximum(size, 1 / NEVER) + RIDGE * np.eye(len(steps))
+        shares = np.linalg.solve(products, np.ones((len(value), len(steps), 1)))[..., 0]
+        shares /= shares.sum(1, keepdims=True)
+        own, pulling = (np.einsum("tk,kgstw->gstw", shares, each[1:]) for each in (owns, pulls))
+        better = (self._value(own, pulling, alpha)[0] < value)[:, None]
+        np.copyto(self.own, own, where=better)
+        np.copyto(self.pulling, pulling, where=better)
+
+    def _update(self, group: int, limit: Array) -> None:
+        """One group's best coefficients, all others held."""
+        own = self.own[group]
+        new = own + self.pulling[group]
+        norms = np.sqrt(np.einsum("stw,stw->t", new, new))
+        shrunk = 1 - limit / np.maximum(norms, limit)
+        if not self.entered[group]:  # most groups of a large model never do
+            if not shrunk.any():
+                return
+            self.entered[group] = True
+        new *= shrunk[:, None]
+        moved = ((own - new) * self.steps[group]).reshape(self.problem.size, -1)
+        if self.rest.numel() < SMALL:
+            rest = self.rest.numpy()
+            rest += self.columns[group].numpy() @ moved
+        else:
+            self.rest.addmm_(self.columns[group], torch.from_numpy(moved))
+        own[...] = new
+
+
+def _norms(values: Array) -> Array:
+    """The Frobenius norm of every block."""
+    found: Array = np.sqrt(np.einsum("gstw,gstw->gt", values, values))
     return found
-
-
-def residual(problem: Problem, alpha: PerTarget, coef: Coef) -> PerTarget:
-    """By how much each target violates the optimality conditions, per group, at most."""
-    rest = problem.normal.cross - problem.normal.gram @ coef
-    norms, limit = problem.norms(coef), alpha * problem.weights[:, None]
-    scale = (limit / norms.clamp(min=1e-300)).where(norms > 0, torch.zeros_like(norms))
-    on = problem.norms(rest - coef * _spread(problem, scale))
-    off = (problem.norms(rest) - limit).clamp(min=0)
-    return on.where(norms > 0, off).masked_fill(~problem.allowed, 0.0).amax(0)
-
-
-def _descend(problem: Problem, alpha: PerTarget, coef: Coef, rest: Coef, active: Tensor, tol: float) -> None:
-    """Sweeps over the active groups, in place, until every target's gap on them is closed or nothing moves."""
-    groups = active.nonzero()[:, 0].tolist()
-    if not groups:
-        return
-    columns = (torch.tensor(groups)[:, None] * problem.size + torch.arange(problem.size)).flatten()
-    gram, own, left = problem.normal.gram[columns][:, columns], coef[columns], rest[columns]
-    shape = (problem.size, -1, problem.width)
-    bounds, weights = problem.bounds.tolist(), problem.weights.tolist()
-    steps = [
-        (slice(at * problem.size, (at + 1) * problem.size), bounds[g], alpha * (weights[g] / bounds[g]), g)
-        for at, g in enumerate(groups)
-    ]
-    inner = Problem(
-        Normal(gram, problem.normal.cross[columns], problem.normal.power, problem.normal.rows),
-        problem.size,
-        problem.width,
-        problem.allowed[groups].T,
-    )
-    for sweep in range(1, SWEEPS + 1):
-        moved = False
-        for span, bound, limit, g in steps:
-            target = own[span] + left[span] / bound
-            blocks = target.view(shape)
-            norms = torch.linalg.vector_norm(blocks, dim=(0, 2))
-            shrunk = (1 - limit / norms).clamp_(min=0).nan_to_num_(0.0).mul_(problem.allowed[g])
-            delta = (blocks * shrunk[:, None]).view(target.shape) - own[span]
-            if delta.any():
-                own[span] += delta
-                left.addmm_(gram[:, span], delta, alpha=-1)
-                moved = True
-        if not moved or (sweep % LOOK == 0 and (_gap(inner, alpha, own, left) <= tol * problem.power / 2).all()):
-            break
-        if sweep == SWEEPS:
-            raise NumericalError("the lasso does not converge", "take a larger penalty, or a looser tolerance")
-    coef[columns] = own
-
-
-def _gap(problem: Problem, alpha: PerTarget, coef: Coef, rest: Coef) -> PerTarget:
-    """Primal minus dual value, the dual point being the residual scaled until it is feasible."""
-    blocks = (-1, problem.width)
-    explained = (coef * problem.normal.cross).sum(0).view(blocks).sum(1)  # <XA, Y> / n
-    fitted = (coef * (problem.normal.cross - rest)).sum(0).view(blocks).sum(1)  # ||XA||^2 / n
-    error = problem.power - 2 * explained + fitted
-    penalty = alpha * (problem.norms(coef) * problem.weights[:, None]).sum(0)
-    pull = _pull(problem, rest).amax(0)
-    scale = (alpha / pull).where(pull > alpha, torch.ones_like(alpha))
-    dual = scale * (problem.power - explained) - scale.square() * error / 2
-    return error / 2 + penalty - dual
-
-
-def _pull(problem: Problem, rest: Coef) -> Float[Tensor, "group block"]:
-    """How hard each group pulls at each target: its gradient over its weight; what exceeds alpha enters."""
-    return (problem.norms(rest) / problem.weights[:, None]).masked_fill(~problem.allowed, 0.0)
-
-
-def _spread(problem: Problem, values: Float[Tensor, "group block"]) -> Coef:
-    """One value per block as one per coefficient."""
-    return values.repeat_interleave(problem.size, 0).repeat_interleave(problem.width, 1)
