@@ -87,8 +87,8 @@ class Sums:
         self.answers = pairs.sum(1) % p
         self.held = len(pairs) // 5
 
-    def model(self, steps: int) -> LlamaForCausalLM:
-        model, draws = llama(self.p + 1, width=128, neurons=512, seed=0), torch.Generator().manual_seed(1)
+    def model(self, steps: int, seed: int = 0) -> LlamaForCausalLM:
+        model, draws = llama(self.p + 1, width=128, neurons=512, seed=seed), torch.Generator().manual_seed(1)
 
         def loss(step: int) -> Tensor:
             rows = torch.randint(self.held, len(self.prompts), (512,), generator=draws)

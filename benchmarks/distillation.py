@@ -2,9 +2,11 @@
 
     python benchmarks/distillation.py                        the parts on models that are trained here (minutes)
     python benchmarks/distillation.py --part compact --run runs/demo    size and speed of a SmolLM2 circuit
+    python benchmarks/distillation.py --part smollm2        a student of SmolLM2's (an hour; goes on where it stopped)
 
 `compact`: the extracted model against the whole one. `arms`: a student of at most 60% of the parameters taught in four
 ways with equal numbers of tokens, on a text of sure and unsure tokens. `sums`: addition modulo 59.
+`smollm2`: the arms again, on a student of at most 60% of SmolLM2's parameters and SmolLM2's own text.
 """
 
 import argparse
@@ -17,12 +19,14 @@ from typing import Any
 import torch
 from _record import write as record
 from _small_worlds import Chain, PromptTask, Sums, named
+from _smollm2_student import Settings, taught
+from _study import saved
 
 from subcircuit import AttributionPatching, Circuit, NodePruning, load, task
 from subcircuit.distillation import Distillation, Loss
 from subcircuit.distillation.measures import closeness, diversity
-from subcircuit.distillation.speaking import write
-from subcircuit.extraction import Extraction, extract
+from subcircuit.distillation.writing import write
+from subcircuit.extraction import extract
 from subcircuit.subject import Subject
 
 USED = ("seeds", "steps", "batch", "lr", "prompts", "size", "train")
@@ -42,7 +46,7 @@ def compact(run: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         found = extract(load(origin.model), circuit, task(origin.task), Path(folder) / "model", n=32)
     print(f"{found.speedup:.2f} times as fast, {found.fewer_flops:.2f} times fewer FLOPs", flush=True)
-    return _saved(found)
+    return saved(found)
 
 
 def arms(args: argparse.Namespace) -> dict[str, Any]:
@@ -70,7 +74,7 @@ def arms(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{name}: KL {[round(kl, 3) for kl in kls]}, recovered {each[-1]['recovered']:.2f}", flush=True)
     return {
         "settings": {name: vars(args)[name] for name in USED} | {"teacher entropy": before.teacher_entropy},
-        "student": _saved(found) | {"parameters share": share, "closeness": before.model_dump()},
+        "student": saved(found) | {"parameters share": share, "closeness": before.model_dump()},
         "taught": rows,
     }
 
@@ -112,19 +116,12 @@ def sums(args: argparse.Namespace) -> dict[str, Any]:
     run.distil(student, teacher, rows.tolist())
     accuracy["taught"] = world.accuracy(student.model)
     print(accuracy, flush=True)
-    return {"accuracy": accuracy, "student": _saved(found)}
-
-
-def _saved(found: Extraction) -> dict[str, Any]:
-    return found.model_dump(exclude={"origin", "layers"}) | {
-        "speed-up": found.speedup,
-        "fewer FLOPs": found.fewer_flops,
-    }
+    return {"accuracy": accuracy, "student": saved(found)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["arms", "sums", "compact"], action="append")
+    parser.add_argument("--part", choices=["arms", "sums", "compact", "smollm2"], action="append")
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="of compact: a run folder")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=30, help="batches of texts of 24 tokens")
@@ -136,6 +133,9 @@ def main() -> None:
     parser.add_argument("--sum-steps", type=int, default=1000)
     args = parser.parse_args()
     for part in args.part or ["arms", "sums"]:
+        if part == "smollm2":
+            taught(Settings(), args.seeds)  # writes every arm as it ends
+            continue
         figures = compact(args.run) if part == "compact" else arms(args) if part == "arms" else sums(args)
         record("distillation", {part: figures})
 

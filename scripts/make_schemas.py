@@ -11,12 +11,16 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from subcircuit.cli._benched import Benched
+from subcircuit.cli._concepts_told import Concepts
 from subcircuit.cli._exchanged import Brought, Exported, Pushed, SubmissionChecked
+from subcircuit.cli._featured import Featured
+from subcircuit.cli._graph_outputs import Drawn
 from subcircuit.cli._outputs import Checked, Distilled, Failure, Found, Listing, Reported, Shown, Viewed
 from subcircuit.cli._scored import Scored
 from subcircuit.evaluation import BudgetCurves, Evidence, FullEvidence, TokenEffects
 from subcircuit.evaluation.comparison import Comparison
 from subcircuit.extraction import Extraction
+from subcircuit.graphs.study import FeatureCircuit
 from subcircuit.records import CircuitFile
 from subcircuit.runs import Run
 
@@ -34,11 +38,15 @@ OUTPUTS: dict[str, type[BaseModel]] = {
     "check": Checked,
     "check-mib": SubmissionChecked,
     "compare": Comparison,
+    "concepts": Concepts,
     "distill": Distilled,
     "error": Failure,
     "export": Exported,
     "extract": Extraction,
+    "features": Featured,
     "find": Found,
+    "graph": Drawn,
+    "hierarchy": FeatureCircuit,
     "import": Brought,
     "list": Listing,
     "pull": Brought,

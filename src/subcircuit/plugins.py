@@ -15,7 +15,7 @@ from subcircuit.errors import UnknownName
 __all__ = ["Option", "load", "names", "options", "presets", "summary"]
 
 ROOT = Path(__file__).parent
-WORDS = {"families": "family", "tasks": "task", "methods": "method"}
+WORDS = {"families": "family", "tasks": "task", "methods": "method", "concepts/codebooks": "method"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def names(folder: str) -> list[str]:
 
 def load(folder: str, name: str) -> Any:
     """The export of the module called `name`. Raises UnknownName with the nearest key."""
-    module = importlib.import_module(f"subcircuit.{folder}.{_stem(folder, name)}")
+    module = importlib.import_module(f"subcircuit.{folder.replace('/', '.')}.{_stem(folder, name)}")
     (export,) = module.__all__
     return getattr(module, export)
 

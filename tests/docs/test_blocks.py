@@ -57,7 +57,9 @@ def test_block_parses(page: Path, kind: str, text: str) -> None:
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=name)
 def test_command_has_its_options(page: Path, command: str, tmp_path: Path) -> None:
     words = shlex.split(command)[1:]
-    verb = words[:2] if words[0] in ("bench", "find", "list") and not words[1].startswith("-") else words[:1]
+    groups = ("bench", "concepts", "features", "find", "list")
+    verb = words[:2] if words[0] in groups and not words[1].startswith("-") else words[:1]
+    verb = words[:3] if verb == ["concepts", "fit"] else verb
     shown = run([*verb, "--help"], tmp_path)
     assert shown.returncode == 0, shown.stderr
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
@@ -80,6 +82,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for b in ("cabinet", "house", "garden")
     ]
     (made / OWN).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    felt = {"pos": ("warm", "witty", "gorgeous"), "neg": ("dull", "lifeless", "clumsy")}
+    reviews = [
+        f"a {word} and {word} {noun} film about a {noun},{label}"
+        for label, words in felt.items()
+        for word in words
+        for noun in nouns
+    ]
+    (made / "reviews.csv").write_text("text,label\n" + "\n".join(reviews[::2]) + "\n")
     return made
 
 

@@ -12,6 +12,7 @@ from tiny_circuit import planted_circuit
 from tiny_folder import study
 
 DOCS = Path(__file__).parents[2] / "docs"
+TOLD = {"extraction.md": "'heads': 1", "methods/distillation.md": "taught "}  # by a page's own Python
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -29,14 +30,19 @@ def test_the_pages_run(
     circuit, named = planted_circuit(subject), {"model": str(files.model), "revision": subject.revision}
     circuit.with_origin(circuit.origin.model_copy(update={**named, "task": str(files.prompts)})).save("runs/ioi")
     stand_in = {"smollm2-135m": str(files.model), "my_prompts.jsonl": str(files.prompts)}
-    for page in ("extraction.md", "methods/distillation.md"):
+    for page in TOLD:
         for kind, text in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
             if kind == "python":
+                for word, path in stand_in.items():
+                    text = text.replace(f'"{word}"', f'"{path}"')
                 exec(text, {})
-                assert "'heads': 1" in capsys.readouterr().out
+                assert TOLD[page] in capsys.readouterr().out
             for line in text.splitlines() if kind == "console" else []:
                 words = [stand_in.get(word, word) for word in shlex.split(line)[1:]]
                 more = ["--pairs", 8] if words[0] == "extract" else []
                 answer = ask(*words, *more)
                 assert answer.code == 0, answer.err
     assert (tmp_path / "models" / "taught" / "modeling_compact.py").is_file()
+    before, after = ((tmp_path / "models" / name / "README.md").read_text() for name in ("ioi", "taught"))
+    added = [line for line in after.splitlines() if line not in before.splitlines()]
+    assert len(added) == 1 and added[0].startswith(f"These weights were taught afterwards by {files.model}, on ")

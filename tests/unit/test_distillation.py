@@ -18,8 +18,9 @@ from cut_models import Ablated, deep, written
 from subcircuit.distillation import Distillation, Loss, read_prompts
 from subcircuit.distillation.processes import Processes
 from subcircuit.distillation.reading import read, unembed
-from subcircuit.distillation.speaking import Ending, Written, write
-from subcircuit.distillation.update import Judge, Updater
+from subcircuit.distillation.speaking import Ending, Written
+from subcircuit.distillation.update import CHUNK, Judge, Updater
+from subcircuit.distillation.writing import Writer, write
 from subcircuit.errors import DataError, NumericalError, UsageError
 from subcircuit.extraction.forms import as_compact
 from subcircuit.subject import Subject
@@ -143,6 +144,7 @@ def test_an_extracted_student_learns_and_loads(tmp_path: Path) -> None:
     found = settings.distil(student, teacher, PROMPTS, tmp_path / "out")
     first, last = ([facts["reverse KL"] for facts in part] for part in (found.history[:5], found.history[-5:]))
     assert sum(last) < 0.7 * sum(first)
+    assert not (tmp_path / "out" / "README.md").exists()  # for the student has none
     again = subcircuit.load(tmp_path / "out")
     ids = torch.tensor([PROMPTS[3]])
     with torch.no_grad():
@@ -157,6 +159,8 @@ def test_the_teachers_end_stands_for_the_students() -> None:
     assert ending == Ending((2,), (2, 3))
     ids, responses = torch.tensor([[5, 2, 7, 2]]), torch.tensor([[False, False, True, True]])
     assert ending.for_teacher(ids, responses).tolist() == [[5, 2, 7, 3]]  # not the one in the prompt
+    said = Written(torch.tensor([[3, 5, 7, 3]]), torch.ones(1, 4, dtype=torch.bool), responses)
+    assert ending.from_teacher(said).ids.tolist() == [[3, 5, 7, 2]]
     assert ending.as_student(torch.arange(5.0)).tolist() == [0.0, 1.0, 3.0, 2.0, 4.0]
     said = Written(ids, torch.ones(1, 4, dtype=torch.bool), responses)
     found = updater(student, teacher, Loss(alpha=0), 1).gradient(said)
@@ -178,6 +182,50 @@ def test_what_is_written_is_a_function_of_the_seed() -> None:
         assert 2 not in answer[:-1] and (len(answer) == 7 or answer[-1] == 2)
 
 
+def sure(token: int) -> Subject:
+    """A model that says one token, whatever it reads."""
+    subject = model("gpt2", seed=1)
+    with torch.no_grad():
+        norm = subject.model.transformer.ln_f
+        norm.weight.zero_()
+        norm.bias.copy_(100 * torch.nn.functional.normalize(subject.model.lm_head.weight[token], dim=0))
+        subject.model.lm_head.weight[token] *= 3
+    return subject
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_teacher_writes_its_share_of_the_batches(share: float) -> None:
+    loss = Loss(objective="jsd", beta=0.5)
+    settings = Distillation(loss=loss, on_policy=share, steps=40, batch=2, new_tokens=3, lr=0.0)
+    found = settings.distil(model("gpt2"), sure(9), PROMPTS)
+    theirs = [facts["teacher log-probability"] > -1e-3 for facts in found.history]  # what only the teacher would say
+    assert sum(theirs) == {0.0: 40, 1.0: 0}.get(share, sum(theirs)) and (share != 0.5 or 10 < sum(theirs) < 30)
+
+
+def test_supervised_learning_is_the_likelihood_of_what_the_teacher_wrote() -> None:
+    student, teacher = model(seed=0), model(seed=1)
+    settings = Distillation(loss=Loss(objective="supervised"), on_policy=0.0, steps=1, batch=6, new_tokens=7)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0))  # of the first epoch of seed 0
+    said = write(teacher.model, [PROMPTS[row] for row in order], (2,), new_tokens=7, seed=0)
+    with torch.no_grad():
+        logits = student.model(said.ids, attention_mask=said.mask.long()).logits.log_softmax(-1)
+    places = said.response.nonzero().tolist()
+    expected = -sum(float(logits[row, place - 1, said.ids[row, place]]) for row, place in places) / len(places)
+    assert settings.distil(student, teacher, PROMPTS).history[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_more_than_a_chunk_of_logits_is_ever_there() -> None:
+    student, teacher = model("gpt2", 0), model("gpt2", 1)
+    seen: list[int] = []
+    for each in (student, teacher):
+        each.model.lm_head.register_forward_hook(lambda _, args, out: seen.append(out.numel() // out.shape[-1]))
+    said = write(student.model, [[5, 6]] * 40, (), new_tokens=10, seed=0)
+    assert said.tokens == 400 and said.truncated == 40
+    seen.clear()
+    updater(student, teacher, Loss(), 40).gradient(said)
+    assert max(seen) == CHUNK and sum(seen) == 400 * 5  # entropies, then both models forward and again backward
+
+
 def test_refusals(tmp_path: Path) -> None:
     settings = Distillation(**SHORT)
     with pytest.raises(DataError, match="prompt 1 has 60 tokens; there is room for 1 to 58"):
@@ -191,6 +239,10 @@ def test_refusals(tmp_path: Path) -> None:
         other.model.lm_head.weight[7] = torch.nan
     with pytest.raises(NumericalError, match="the teacher's answer to row 0 of this batch is not a number"):
         settings.distil(model(), other, PROMPTS)
+    with pytest.raises(NumericalError, match="what the teacher says to row 0 of a batch is not a number"):
+        Distillation(loss=Loss(objective="forward-kl"), on_policy=0.0, **SHORT).distil(model(), other, PROMPTS)
+    with pytest.raises(UsageError, match="a batch of 4 does not divide into 3 updates"):
+        Distillation(updates=3, **SHORT)
     with pytest.raises(UsageError, match="add --on-policy 0"):
         Distillation(loss=Loss(objective="supervised"), on_policy=1.0)
     prompts = tmp_path / "prompts.jsonl"
@@ -217,6 +269,33 @@ def test_out_of_memory_halves_the_micro_batch(monkeypatch: pytest.MonkeyPatch, c
     assert learn.micro == 2 and "going on with micro-batches of 2" in caplog.text
     plain = updater(model(seed=0), teacher, Loss(), 2)(text(model(seed=0)))
     assert facts["loss"] == plain["loss"]
+
+
+def test_out_of_memory_halves_what_is_written_at_a_time(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    subject, writer = model(), Writer(new_tokens=5)
+    whole = type(subject.model).generate
+
+    def small(self: Any, *args: Any, **options: Any) -> Any:
+        if len(options["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(self, *args, **options)
+
+    monkeypatch.setattr(type(subject.model), "generate", small)
+    said = writer(subject.model, PROMPTS, (2,), seed=3)
+    assert writer.rows == 1 and "going on with 1 texts written at a time" in caplog.text  # 6 -> 3 -> 1
+    assert [said.ids[row, : len(prompt)].tolist() for row, prompt in enumerate(PROMPTS)] == PROMPTS
+    assert said.response.any(1).all()
+    again = Writer(new_tokens=5, rows=1)(subject.model, PROMPTS, (2,), seed=3)
+    assert said.ids.equal(again.ids)
+
+
+def test_what_is_written_follows_the_models_own_probabilities() -> None:
+    """Whatever its folder says of generation."""
+    subject = model()
+    plain = text(subject)
+    mine = subject.model.generation_config
+    mine.repetition_penalty, mine.suppress_tokens = 9.0, [plain.ids[0, 3].item()]
+    assert text(subject).ids.equal(plain.ids) and subject.model.generation_config is mine
 
 
 def test_the_command(ask: Ask, tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def test_a_planted_token_of_high_entropy_gates_itself() -> None:
     assert gates(Loss(), entropies).equal(only)
     assert gates(Loss(gate="quantile", quantile=0.8), entropies).equal(only)
     assert torch.allclose(gates(Loss(gate="soft", softness=0.01), entropies), only, atol=1e-6)
+    by_hand = gates(Loss(gate="soft", tau=0.8, softness=0.2), torch.tensor([0.8, 1.0, 0.4]))
+    assert torch.allclose(by_hand, torch.tensor([0.5, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(2))]))
     assert gates(Loss(gate="none"), entropies).equal(torch.ones(TOKENS))
     assert not gates(Loss(objective="jsd"), entropies).any()
     found = terms(Loss(), torch.randn(TOKENS, VOCAB), teacher, drawn(), None, gates(Loss(), entropies))

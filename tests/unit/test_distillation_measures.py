@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from subcircuit.distillation.measures import closeness, diversity, paired, pass_at_k
+from subcircuit.distillation.measures import by_text, closeness, diversity, paired, pass_at_k
 from subcircuit.distillation.speaking import Written
 from subcircuit.errors import UsageError
 from tiny import tiny
@@ -36,6 +36,15 @@ def test_against_whole_passes() -> None:
     assert found.kl_high == pytest.approx(sum(high) / len(high), rel=1e-4) and found.high == len(high) / 24
     assert found.perplexity == pytest.approx(math.exp(-sum(chosen) / 24), rel=1e-4)
     assert found.teacher_entropy == pytest.approx(sum(entropies) / 24, rel=1e-4)
+
+
+def test_texts_together_are_all_tokens() -> None:
+    student, teacher, said = tiny("llama", seed=0).model, tiny("llama", seed=1).model, text()
+    each = by_text(student, teacher, said, rows=2)
+    sizes = said.response[:, 1:].sum(1)
+    assert float((each * sizes).sum() / sizes.sum()) == pytest.approx(closeness(student, teacher, said).kl.mean)
+    alone = by_text(student, teacher, said[slice(1, 2)])
+    assert alone.tolist() == pytest.approx([float(each[1])], rel=1e-5)
 
 
 def test_a_model_is_as_near_as_can_be_to_itself() -> None:

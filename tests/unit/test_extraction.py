@@ -30,8 +30,11 @@ READ = """
 import sys, torch
 from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
-print(type(model).__name__)
-torch.save(model(torch.tensor([[5, 9, 3, 40, 7]])).logits.detach(), sys.argv[2])
+print(type(model).__name__, "subcircuit" in sys.modules)
+ids = torch.tensor([[5, 9, 3, 40, 7]])
+import subcircuit
+again = subcircuit.load(sys.argv[1]).model
+torch.save([each(ids).logits.detach() for each in (model, again)], sys.argv[2])
 """
 
 
@@ -57,9 +60,12 @@ def test_a_new_process_reads_the_same_logits(study: tuple[Subject, RandomTask], 
     command = [sys.executable, "-c", READ, str(tmp_path / "small"), str(tmp_path / "logits")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "CompactLlamaForCausalLM"
-    model = subcircuit.load(tmp_path / "small").model
-    assert torch.equal(model(torch.tensor([[5, 9, 3, 40, 7]])).logits, torch.load(tmp_path / "logits"))
+    assert done.stdout.strip() == "CompactLlamaForCausalLM False"
+    stock, own = torch.load(tmp_path / "logits")
+    ids = torch.tensor([[5, 9, 3, 40, 7]])
+    assert torch.equal(stock, own) and torch.equal(stock, subcircuit.load(tmp_path / "small").model(ids).logits)
+    whole = subject.model(ids).logits  # of a planted model, whose other nodes do nothing
+    assert torch.allclose(stock, whole, atol=1e-5) and whole.std() > 1e-2
 
 
 def test_weights_of_what_is_off_are_not_in_the_file(study: tuple[Subject, RandomTask], tmp_path: Path) -> None:
@@ -127,6 +133,19 @@ def test_a_loss_beyond_the_bound_stops_with_the_numbers(study: tuple[Subject, Ra
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_circuit_found_under_corruption_is_scored_under_the_mean(
+    study: tuple[Subject, RandomTask], tmp_path: Path
+) -> None:
+    subject, task = study
+    half = by_hand(kept_nodes(subject, [(0, 1)], [(0, 3)]))
+    found = extract(subject, half, task, tmp_path / "small", n=8)
+    assert (half.origin.reference, found.reference) == ("corrupt", "mean")
+    pairs = task.pairs(subject.tokenizer, 8, seed=half.origin.seed, split="validation")
+    p, q = (each.logits(pairs.clean).log_softmax(-1) for each in (subject, subcircuit.load(tmp_path / "small")))
+    assert found.rescored.kl.mean == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-3)
+    assert found.rescored.kl.mean > 1e-3
+
+
 def test_circuits_that_are_no_nodes_of_this_model(study: tuple[Subject, RandomTask], tmp_path: Path) -> None:
     subject, task = study
     out = tmp_path / "small"
@@ -149,12 +168,15 @@ def test_circuits_that_are_no_nodes_of_this_model(study: tuple[Subject, RandomTa
 
 
 def test_the_command(ask: Ask, run: Path, tmp_path: Path) -> None:
+    assert ask("score", run, "--pairs", 8, "--quiet").code == 0
     answer = ask("extract", run, "--out", tmp_path / "small", "--pairs", 8, "--json", "--quiet")
     assert answer.code == 0, answer.err
     assert answer.json["form"] == "compact" and answer.json["reference"] == "mean"
     assert answer.json["after"]["parameters"] < answer.json["before"]["parameters"]
     names = {path.name for path in (tmp_path / "small").iterdir()}
     assert {"README.md", "extraction.json", "circuit.json", "tokenizer.json", "modeling_compact.py"} <= names
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert "Verdict: **" in card and "| random, best of " in card
     dense = ask("extract", run, "--out", tmp_path / "dense", "--pairs", 8, "--form", "dense", "--reference", "zero")
     assert dense.code == 0 and "whole model" in dense.out
     assert json.loads((tmp_path / "dense" / "config.json").read_text())["model_type"] == "llama"

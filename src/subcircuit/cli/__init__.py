@@ -12,10 +12,18 @@ from subcircuit import plugins
 from subcircuit.cli._bench import ground_truth
 from subcircuit.cli._check import check
 from subcircuit.cli._compare import compare
+from subcircuit.cli._concepts import CODEBOOKS
+from subcircuit.cli._concepts import explain as explain_concepts
+from subcircuit.cli._concepts import fit as fit_concepts
+from subcircuit.cli._concepts import score as score_concepts
+from subcircuit.cli._concepts_judge import judge as judge_concepts
 from subcircuit.cli._distill import distill
 from subcircuit.cli._exchange import check_mib, export, import_
 from subcircuit.cli._extract import extract
+from subcircuit.cli._features import check_features, train_features
 from subcircuit.cli._find import find
+from subcircuit.cli._graph import graph
+from subcircuit.cli._graph_search import hierarchy
 from subcircuit.cli._list import list_
 from subcircuit.cli._options import parameters, signed
 from subcircuit.cli._report import report
@@ -57,6 +65,12 @@ class Benchmarks(Verbs):
     what = "benchmark"
 
 
+class Dictionaries(Verbs):
+    """What there is below `features`."""
+
+    what = "verb of features"
+
+
 class Methods(Verbs):
     """The methods below `find`."""
 
@@ -83,11 +97,15 @@ def _app() -> typer.Typer:
     app.command("view")(view)
     app.command("extract")(extract)
     app.command("distill")(distill)
+    app.add_typer(_dictionaries(), name="features")
+    app.command("graph")(graph)
+    app.command("hierarchy")(hierarchy)
     app.command("export")(export)
     app.command("import")(import_)
     app.command("check-mib")(check_mib)
     app.command("push")(push)
     app.command("pull")(pull)
+    app.add_typer(_concepts(), name="concepts")
     app.add_typer(_benchmarks(), name="bench")
     return app
 
@@ -101,11 +119,35 @@ def _methods() -> typer.Typer:
     return methods
 
 
+def _concepts() -> typer.Typer:
+    """`concepts`, whose `fit` has a command per method."""
+    concepts = typer.Typer(cls=Verbs, no_args_is_help=True, help="Concepts: codebooks of hidden states.")
+    concepts.callback()(lambda: None)
+    methods = typer.Typer(cls=Methods, no_args_is_help=True, help="Fit a codebook of a model's hidden states.")
+    methods.callback()(lambda: None)
+    for name in plugins.names(CODEBOOKS):
+        told = plugins.summary(CODEBOOKS, name)
+        methods.command(name, help=told)(signed(fit_concepts, parameters(name, CODEBOOKS)))
+    concepts.add_typer(methods, name="fit")
+    concepts.command("explain")(explain_concepts)
+    concepts.command("score")(score_concepts)
+    concepts.command("judge")(judge_concepts)
+    return concepts
+
+
 def _benchmarks() -> typer.Typer:
     benchmarks = typer.Typer(cls=Benchmarks, no_args_is_help=True, help="Methods on models whose circuits are known.")
     benchmarks.callback()(lambda: None)
     benchmarks.command("ground-truth")(ground_truth)
     return benchmarks
+
+
+def _dictionaries() -> typer.Typer:
+    verbs = typer.Typer(cls=Dictionaries, no_args_is_help=True, help="Sparse dictionaries: train one, or check one.")
+    verbs.callback()(lambda: None)
+    verbs.command("train")(train_features)
+    verbs.command("check")(check_features)
+    return verbs
 
 
 def _root(

@@ -1,5 +1,6 @@
 """`subcircuit distill`: an extracted model taught by the model it was cut from."""
 
+import os
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -40,9 +41,11 @@ def distill(
     The objectives besides eopd are baselines; supervised needs --on-policy 0. The other settings of the loss and
     the run are given by --set: gate, target, reverse, norm, lag1, alpha, top_k, clip, batch, micro, new_tokens, ...
     """
-    screen = Screen(json=json, quiet=quiet)
+    first = int(os.environ.get("RANK", "0")) == 0  # of several processes, one tells
+    screen = Screen(json=json and first, quiet=quiet or not first)
     with screen.logging(), stoppable(), shown(screen.err, quiet=quiet) as progress:
         from subcircuit.distillation import Distillation, Loss, read_prompts
+        from subcircuit.distillation.processes import own_device
         from subcircuit.loading import load
 
         given: dict[str, Any] = {
@@ -58,6 +61,7 @@ def distill(
         loss = Loss(**{name: value for name, value in values.items() if name in own})
         run = Distillation(loss=loss, **{name: value for name, value in values.items() if name not in own})
         screen.silence_transformers()
+        own_device()
         pupil = load(student, dtype=dtype, device=device, progress=progress)
         master = load(teacher, dtype=dtype, device=device, progress=progress)
         room = int(pupil.model.config.max_position_embeddings) - run.new_tokens
@@ -65,19 +69,27 @@ def distill(
         try:
             found = run.distil(pupil, master, texts, out, resume=resume, progress=progress)
         except KeyboardInterrupt as stop:
-            raise Interrupted(
-                "stopped; the last checkpoint is kept", "the same command with --resume goes on"
-            ) from stop
-    first, last = found.history[0], found.history[-1]
+            raise _stopped(out) from stop
+    if not first:
+        return
+    begin, end = found.history[0], found.history[-1]
     if json:
-        screen.emit(Distilled(folder=str(out), settings=found.settings, tokens=found.tokens, first=first, last=last))
+        screen.emit(Distilled(folder=str(out), settings=found.settings, tokens=found.tokens, first=begin, last=end))
         return
     screen.out.print(
         f"{found.tokens} tokens in {len(found.history)} updates: KL(teacher || student) on what was written "
-        f"{first['forward KL']:.3g} -> {last['forward KL']:.3g} nats",
+        f"{begin['forward KL']:.3g} -> {end['forward KL']:.3g} nats",
         soft_wrap=True,
     )
     screen.out.print(escape(str(out)), soft_wrap=True)
+
+
+def _stopped(out: Path) -> Interrupted:
+    from subcircuit.distillation import STATE
+
+    if (out / STATE).is_file():
+        return Interrupted("stopped; the last checkpoint is kept", "the same command with --resume goes on")
+    return Interrupted("stopped before the first checkpoint: nothing was written", "start again as before")
 
 
 def _setting(text: str, classes: tuple[type[Any], ...]) -> tuple[str, Any]:

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from subcircuit.cli._exchanged import Brought, Exported, Flaw, SubmissionChecked
+from subcircuit.cli._graph_export import export_graph
 from subcircuit.cli._options import task_options
 from subcircuit.cli._shell import Screen
 from subcircuit.errors import DataError, UnknownName, UsageError
@@ -18,22 +19,33 @@ if TYPE_CHECKING:
 
 __all__ = ["brought", "check_mib", "export", "import_", "place"]
 
-FORMATS = ("eap-ig", "mib", "graphml")
+FORMATS = ("eap-ig", "mib", "graphml", "neuronpedia")
 REFERENCES = ("corrupt", "mean", "zero", "resample")
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="run folder", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="run folder; for neuronpedia, that of a graph", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="file to write; for mib, the submission folder")],
     format: Annotated[str, typer.Option(help=", ".join(FORMATS))] = "eap-ig",
     cell: Annotated[str, typer.Option(help="mib: the benchmark's task and model, e.g. arc-easy_llama3")] = "",
     all_edges: Annotated[bool, typer.Option("--all-edges", help="graphml: also the edges that are not kept")] = False,
     model: Annotated[str, typer.Option(help="where the model is, when it is not where its origin says")] = "",
+    nodes: Annotated[float, typer.Option(help="neuronpedia: share of the influence that the kept nodes have")] = 0.8,
+    edges: Annotated[float, typer.Option(help="neuronpedia: the same for edges")] = 0.98,
+    slug: Annotated[str, typer.Option(help="neuronpedia: the graph's name [default: the folder's]")] = "",
+    scan: Annotated[str, typer.Option(help="neuronpedia: the model's name there [default: as the graph says]")] = "",
+    supernodes: Annotated[int, typer.Option(help="neuronpedia: groups of features, at most; 0 = none", min=0)] = 30,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Write a circuit in another library's format: an EAP-IG or MIB file, a MIB submission, or GraphML."""
+    """Write a circuit in another library's format: an EAP-IG or MIB file, a MIB submission, or GraphML.
+
+    Or an attribution graph as Neuronpedia and circuit-tracer's page read it: the format neuronpedia.
+    """
     if format not in FORMATS:
         raise UnknownName("format", format, FORMATS)
+    if format == "neuronpedia":
+        export_graph(folder, out, nodes, edges, slug, scan, supernodes, Screen(json=json))
+        return
     if (cell and format != "mib") or (all_edges and format != "graphml"):
         raise UsageError(f"{'--cell' if cell else '--all-edges'} says nothing to the format {format}", "leave it out")
     RunFolder(folder).circuit()

@@ -14,7 +14,7 @@ class Exported(Output):
     """`subcircuit export`."""
 
     folder: str
-    format: Literal["eap-ig", "mib", "graphml"]
+    format: Literal["eap-ig", "mib", "graphml", "neuronpedia"]
     file: str
     sizes: dict[str, Size]
 

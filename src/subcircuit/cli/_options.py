@@ -18,10 +18,10 @@ TYPES: Mapping[str, type] = {"int": int, "float": float, "str": str, "bool": boo
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def parameters(method: str) -> list[inspect.Parameter]:
+def parameters(method: str, table: str = "methods") -> list[inspect.Parameter]:
     """A method's settings as parameters of a typer command. Those that are not given come as None."""
-    found = [_parameter(option) for option in plugins.options("methods", method)]
-    presets = plugins.presets("methods", method)
+    found = [_parameter(option) for option in plugins.options(table, method)]
+    presets = plugins.presets(table, method)
     if presets:
         told = "; ".join(f"{name}: {text}" for name, text in presets.items())
         found.append(_keyword("preset", str | None, typer.Option("--preset", help=told, rich_help_panel="Settings")))

@@ -5,45 +5,25 @@ number of steps taken: a run that goes on from its checkpoint takes the very ste
 """
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
-from subcircuit.checkpoint import Checkpoint
-from subcircuit.compact import PREFIX
+from subcircuit.distillation.folder import Distilled, write_taught
 from subcircuit.distillation.losses import Loss
 from subcircuit.distillation.processes import Processes
-from subcircuit.distillation.speaking import Ending, Written, read_prompts, require_same_vocabulary, write
+from subcircuit.distillation.speaking import Ending, Written, read_prompts, require_same_vocabulary
+from subcircuit.distillation.state import STATE, State, claim, identity
 from subcircuit.distillation.update import Judge, Updater
+from subcircuit.distillation.writing import Writer
 from subcircuit.errors import DataError, UsageError
-from subcircuit.extraction.writing import add_module
 from subcircuit.progress import Progress, silent
 from subcircuit.subject import Subject
 
 __all__ = ["STATE", "Distillation", "Distilled", "Loss", "read_prompts"]
-
-STATE = "distillation.safetensors"  # of a run that is not finished
-RECORD = "distillation.json"
-
-
-class Distilled(BaseModel):
-    """`distillation.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: int = 1
-    student: str
-    teacher: str
-    settings: dict[str, Any]
-    prompts: int
-    tokens: int = Field(description="tokens that the student learned from")
-    history: list[dict[str, float]] = Field(description="means over the tokens of each update")
 
 
 @dataclass(frozen=True)
@@ -73,7 +53,7 @@ class Distillation:
             if value < 1:
                 raise UsageError(f"{name} is {value}", "give 1 or more")
         if self.batch % self.updates:
-            raise UsageError(f"a batch of {self.batch} does not divide into {self.updates} updates")
+            raise UsageError(f"a batch of {self.batch} does not divide into {self.updates} updates", "give another")
         if not 0 <= self.on_policy <= 1:
             raise UsageError(f"on-policy is {self.on_policy}", "give a share from 0 to 1")
         if self.loss.objective == "supervised" and self.on_policy:
@@ -96,7 +76,8 @@ class Distillation:
         """
         require_same_vocabulary(student, teacher)
         self._require_room(student, teacher, prompts)
-        _claim(folder, resume)
+        if folder is not None:
+            claim(folder, resume)
         run = _Run(self, student, teacher, prompts)
         begun = run.restore(folder) if folder is not None and resume else 0
         for step in range(begun, self.steps):
@@ -125,6 +106,9 @@ class _Run:
     ) -> None:
         self.settings, self.student, self.teacher, self.prompts = settings, student, teacher, prompts
         self.processes = Processes()
+        if settings.batch % (settings.updates * self.processes.count):
+            shares = f"{settings.updates} updates in {self.processes.count} processes"
+            raise UsageError(f"a batch of {settings.batch} does not divide into {shares}", "give another batch")
         model = student.model.requires_grad_(True)
         self.ending = Ending.of(model, teacher.model)
         self.optimizer = torch.optim.AdamW(model.parameters(), settings.lr, weight_decay=settings.weight_decay)
@@ -137,6 +121,15 @@ class _Run:
             max_norm=settings.max_norm,
             processes=self.processes,
         )
+        whose = identity(asdict(settings), student, teacher, prompts, self.processes.count)
+        self.state = State(whose, model, self.optimizer)
+        pad = student.tokenizer.pad_token_id
+        self.writer = Writer(
+            new_tokens=settings.new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            pad=pad if pad is not None else 0,
+        )
         self.history: list[dict[str, float]] = []
 
     def step(self, step: int) -> None:
@@ -145,7 +138,8 @@ class _Run:
         text = self._written(step)
         share = len(text) // settings.updates
         parts = [text[slice(start, start + share)] for start in range(0, share * settings.updates, share)]
-        olds = [self.update.chosen(part) for part in parts] if settings.updates > 1 else [None]
+        later = settings.updates > 1 and settings.loss.looks_back  # the weights of later updates are others
+        olds = [self.update.chosen(part) if later else None for part in parts]
         for number, (part, old) in enumerate(zip(parts, olds, strict=True)):
             done = (step * settings.updates + number) / (settings.steps * settings.updates)
             for group in self.optimizer.param_groups:
@@ -159,19 +153,9 @@ class _Run:
         seed = (settings.seed * 1_000_003 + step) * self.processes.count + rank
         lot = torch.rand(1, generator=torch.Generator().manual_seed(settings.seed * 1_000_003 + step)).item()
         own = lot < settings.on_policy
-        model = self.student.model if own else self.teacher.model
+        model, who = (self.student.model, "the student") if own else (self.teacher.model, "the teacher")
         stops = self.ending.stops if own or not self.ending.swap else (self.ending.swap[1],)
-        tokenizer = self.student.tokenizer
-        text = write(
-            model,
-            [self.prompts[row] for row in rows],
-            stops,
-            new_tokens=settings.new_tokens,
-            seed=seed,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            pad=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
-        )
+        text = self.writer(model, [self.prompts[row] for row in rows], stops, seed, who)
         return text if own else self.ending.from_teacher(text)
 
     def _rows(self, step: int) -> list[int]:
@@ -186,27 +170,18 @@ class _Run:
     def save(self, folder: Path, done: int) -> None:
         """The state after `done` steps."""
         if self.processes.rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            facts = {"done": done, "history": self.history, "micro": self.update.micro}
-            Checkpoint(self._identity(), self._tensors(), facts).save(folder / STATE)
+            facts = {"done": done, "history": self.history, "micro": self.update.micro, "rows": self.writer.rows}
+            self.state.save(folder, facts)
         self.processes.wait()
 
     def restore(self, folder: Path) -> int:
         """Go on from the folder's state; returns how many steps it has taken."""
-        state = Checkpoint.load(folder / STATE, self._identity())
-        if state is None:
+        facts = self.state.restore(folder)
+        if facts is None:
             return 0
-        with torch.no_grad():
-            for name, weight in self.student.model.named_parameters():
-                weight.copy_(state.tensors[f"weight {name}"])
-                self.optimizer.state[weight] = {
-                    part: state.tensors[f"{part} {name}"].to("cpu" if part == "step" else weight.device)
-                    for part in ("step", "exp_avg", "exp_avg_sq")
-                    if f"{part} {name}" in state.tensors
-                }
-        self.history = list(state.facts["history"])
-        self.update.micro = min(self.update.micro, int(state.facts["micro"]))
-        return int(state.facts["done"])
+        self.history, self.writer.rows = list(facts["history"]), facts["rows"]
+        self.update.micro = min(self.update.micro, int(facts["micro"]))
+        return int(facts["done"])
 
     def record(self) -> Distilled:
         return Distilled(
@@ -221,41 +196,8 @@ class _Run:
     def finish(self, folder: Path, found: Distilled) -> None:
         """The student as a folder that loads like the one it came from."""
         if self.processes.rank == 0:
-            config = self.student.model.config
-            self.student.model.save_pretrained(folder)
-            if str(config.model_type).startswith(PREFIX):
-                add_module(folder)
-            self.student.tokenizer.save_pretrained(folder)
-            (folder / RECORD).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            came = Path(self.student.name)
-            for name in ("README.md", "extraction.json", "circuit.json"):
-                if (came / name).is_file():
-                    shutil.copyfile(came / name, folder / name)
-            (folder / STATE).unlink(missing_ok=True)
+            write_taught(folder, self.student, found)
         self.processes.wait()
-
-    def _identity(self) -> dict[str, Any]:
-        plain = asdict(self.settings)
-        about = {name: value for name, value in plain.items() if name not in ("loss", "micro", "save_every")}
-        models = {"student": self.student.revision, "teacher": self.teacher.revision, "prompts": len(self.prompts)}
-        return {**about, **{name: str(value) for name, value in plain["loss"].items()}, **models}
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = {}
-        for name, weight in self.student.model.named_parameters():
-            tensors[f"weight {name}"] = weight.detach().clone()
-            tensors |= {f"{part} {name}": value for part, value in self.optimizer.state[weight].items()}
-        return tensors
-
-
-def _claim(folder: Path | None, resume: bool) -> None:
-    if folder is None or not folder.exists() or not any(folder.iterdir()):
-        return
-    if not resume:
-        raise UsageError(f"{folder} is not empty", "--resume goes on with the run in it, or give another --out")
-    if not (folder / STATE).is_file():
-        what = "is finished" if (folder / RECORD).is_file() else "holds no run to go on with"
-        raise UsageError(f"{folder} {what}", "give another --out")
 
 
 def _shown(facts: dict[str, float]) -> dict[str, float]:

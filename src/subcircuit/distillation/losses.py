@@ -68,6 +68,11 @@ class Loss:
         if self.top_k < 1 or not self.softness > 0 or not self.alpha >= 0 or math.isnan(self.tau):
             raise UsageError("top-k, softness and alpha are positive numbers, tau is a number of nats")
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether it asks how likely each token was when it was written."""
+        return self.objective == "eopd" and self.reverse == "sampled"
+
 
 @dataclass(frozen=True)
 class Terms:

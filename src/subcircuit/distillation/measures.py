@@ -20,7 +20,7 @@ from subcircuit.distillation.update import CHUNK
 from subcircuit.errors import UsageError
 from subcircuit.scores import Estimate
 
-__all__ = ["Closeness", "closeness", "diversity", "paired", "pass_at_k"]
+__all__ = ["Closeness", "by_text", "closeness", "diversity", "paired", "pass_at_k", "resampled"]
 
 ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)
 
@@ -48,17 +48,8 @@ def closeness(
     student: PreTrainedModel, teacher: PreTrainedModel, text: Written, *, tau: float = 0.8, rows: int = 8, seed: int = 0
 ) -> Closeness:
     """Compare two models on the judged tokens of a text, token by token."""
-    found: dict[str, list[Tensor]] = {}
-    for start in range(0, len(text), rows):
-        part = text[slice(start, start + rows)]
-        own, theirs = read(student, part), read(teacher, part)
-        for piece in chunks(len(own), CHUNK):
-            values = _compared(student, teacher, own.states[piece], theirs.states[piece], own.tokens[piece])
-            for name, value in values.items():
-                found.setdefault(name, []).append(value)
-    every = {name: torch.cat(values).double().cpu() for name, values in found.items()}
+    every = _token_by_token(student, teacher, text, rows)
     high = every["teacher entropy"] > tau
-    owner = text.response[:, 1:].nonzero()[:, 0]  # whose token it is
 
     def part_of(truth: Tensor) -> float | None:
         return float(every["kl"][truth].mean()) if truth.any() else None
@@ -67,8 +58,8 @@ def closeness(
         tokens=len(high),
         perplexity=math.exp(-float(every["student log-probability"].mean())),
         teacher_perplexity=math.exp(-float(every["teacher log-probability"].mean())),
-        kl=_by_text(every["kl"], owner, len(text), seed),
-        reverse_kl=_by_text(every["reverse"], owner, len(text), seed),
+        kl=_over_texts(every["kl"], text, seed),
+        reverse_kl=_over_texts(every["reverse"], text, seed),
         agreement=float(every["agree"].mean()),
         high=float(high.double().mean()),
         kl_high=part_of(high),
@@ -76,6 +67,15 @@ def closeness(
         entropy=float(every["student entropy"].mean()),
         teacher_entropy=float(every["teacher entropy"].mean()),
     )
+
+
+@torch.no_grad()
+def by_text(
+    student: PreTrainedModel, teacher: PreTrainedModel, text: Written, *, rows: int = 8
+) -> Float[Tensor, " text"]:
+    """KL(teacher || student), nats per token, of each text: what `paired` compares two students by."""
+    sums, sizes = _sums(_token_by_token(student, teacher, text, rows)["kl"], text)
+    return sums / sizes
 
 
 def diversity(text: Written, n: int = 2) -> float:
@@ -104,10 +104,30 @@ def paired(
     """The mean of `first - second` over problems and its 95% interval; both are resampled by the same problems."""
     if first.shape != second.shape or not len(first):
         raise UsageError(f"{len(first)} problems against {len(second)}", "compare on the same problems")
-    difference = (first - second).double()
-    rows = torch.randint(len(difference), (draws, len(difference)), generator=torch.Generator().manual_seed(seed))
-    low, high = difference[rows].mean(1).quantile(ENDS).tolist()
-    return Estimate(mean=float(difference.mean()), low=low, high=high)
+    return resampled(first - second, seed=seed, draws=draws)
+
+
+def resampled(values: Float[Tensor, " problem"], *, seed: int = 0, draws: int = 2000) -> Estimate:
+    """A mean over problems and its 95% bootstrap interval."""
+    values = values.double()
+    rows = torch.randint(len(values), (draws, len(values)), generator=torch.Generator().manual_seed(seed))
+    low, high = values[rows].mean(1).quantile(ENDS).tolist()
+    return Estimate(mean=float(values.mean()), low=low, high=high)
+
+
+def _token_by_token(
+    student: PreTrainedModel, teacher: PreTrainedModel, text: Written, rows: int
+) -> dict[str, Float[Tensor, " token"]]:
+    """Everything that is compared, at each judged token."""
+    found: dict[str, list[Tensor]] = {}
+    for start in range(0, len(text), rows):
+        part = text[slice(start, start + rows)]
+        own, theirs = read(student, part), read(teacher, part)
+        for piece in chunks(len(own), CHUNK):
+            values = _compared(student, teacher, own.states[piece], theirs.states[piece], own.tokens[piece])
+            for name, value in values.items():
+                found.setdefault(name, []).append(value)
+    return {name: torch.cat(values).double().cpu() for name, values in found.items()}
 
 
 def _compared(
@@ -125,10 +145,16 @@ def _compared(
     }
 
 
-def _by_text(values: Tensor, owner: Tensor, count: int, seed: int, draws: int = 2000) -> Estimate:
+def _over_texts(values: Tensor, text: Written, seed: int, draws: int = 2000) -> Estimate:
     """A mean over tokens; texts are resampled, since tokens of one text are not independent."""
-    sums = torch.zeros(count, dtype=torch.float64).index_add(0, owner, values)
-    sizes = torch.zeros(count, dtype=torch.float64).index_add(0, owner, torch.ones_like(values))
-    rows = torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(seed))
+    sums, sizes = _sums(values, text)
+    rows = torch.randint(len(text), (draws, len(text)), generator=torch.Generator().manual_seed(seed))
     low, high = (sums[rows].sum(1) / sizes[rows].sum(1)).quantile(ENDS).tolist()
     return Estimate(mean=float(values.mean()), low=low, high=high)
+
+
+def _sums(values: Float[Tensor, " token"], text: Written) -> tuple[Float[Tensor, " text"], Float[Tensor, " text"]]:
+    """Of each text: its values together, and how many there are."""
+    owner = text.response[:, 1:].nonzero()[:, 0]  # whose token it is
+    blank = torch.zeros(len(text), dtype=torch.float64)
+    return blank.index_add(0, owner, values), blank.index_add(0, owner, torch.ones_like(values))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from subcircuit.errors import MissingExtra
 
-__all__ = ["Processes"]
+__all__ = ["Processes", "own_device"]
 
 
 class Processes:
@@ -28,8 +28,10 @@ class Processes:
 
     def sum(self, value: Tensor) -> Tensor:
         """Over all processes."""
-        summed: Tensor = self.state.reduce(value, reduction="sum") if self.state else value
-        return summed
+        if not self.state:
+            return value
+        summed: Tensor = self.state.reduce(value.to(self.state.device), reduction="sum")
+        return summed.to(value.device)
 
     def every(self, values: Tensor) -> Tensor:
         """The values of all processes, one after another."""
@@ -49,3 +51,9 @@ class Processes:
     def wait(self) -> None:
         if self.state:
             self.state.wait_for_everyone()
+
+
+def own_device() -> None:
+    """Let "cuda" mean this process's own device from here on, where several processes share a machine."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

@@ -1,10 +1,8 @@
-"""Prompts and responses: who writes them, and how teacher and student read the same text."""
+"""Prompts and responses: how they are read from files, and how teacher and student read the same text."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from subcircuit.errors import DataError, UsageError
 from subcircuit.subject import Subject
 
-__all__ = ["Ending", "Written", "read_prompts", "require_same_vocabulary", "write"]
+__all__ = ["Ending", "Written", "read_prompts", "require_same_vocabulary"]
 
 
 @dataclass(frozen=True)
@@ -114,62 +112,6 @@ def require_same_vocabulary(student: Subject, teacher: Subject) -> None:
         raise DataError(
             f"the student has {sizes[0]} logits, the teacher {sizes[1]}", "use models of one vocabulary size"
         )
-
-
-@torch.no_grad()
-def write(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    stops: Sequence[int],
-    *,
-    new_tokens: int,
-    seed: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    pad: int = 0,
-) -> Written:
-    """Responses drawn from a model. The draws are a function of the seed; the global generator stays as it is."""
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(each)) + list(each) for each in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts], device=model.device)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        made: Any = model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=new_tokens,
-            do_sample=temperature > 0,
-            temperature=temperature or None,
-            top_p=top_p,
-            top_k=0,
-            pad_token_id=pad,
-            eos_token_id=list(stops) or None,
-        )
-    answers = [_until(row, stops) for row in made[:, longest:].tolist()]
-    return _joined(prompts, answers, stops, new_tokens, pad)
-
-
-def _until(row: Sequence[int], stops: Sequence[int]) -> list[int]:
-    """A response up to and with the first token that ends it."""
-    end = next((place for place, token in enumerate(row) if token in stops), len(row) - 1)
-    return list(row[: end + 1])
-
-
-def _joined(
-    prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], stops: Sequence[int], room: int, pad: int
-) -> Written:
-    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-    width = max(map(len, rows))
-    places = torch.arange(width)
-    lengths, starts = torch.tensor([len(row) for row in rows]), torch.tensor([len(prompt) for prompt in prompts])
-    mask = places < lengths[:, None]
-    return Written(
-        torch.tensor([row + [pad] * (width - len(row)) for row in rows]),
-        mask,
-        mask & (places >= starts[:, None]),
-        sum(answer[-1] not in stops for answer in answers if len(answer) == room),
-    )
 
 
 def _prompt(line: str, path: Path, number: int) -> str:

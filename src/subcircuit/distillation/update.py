@@ -5,9 +5,10 @@ the gradient does not depend on how rows are cut into micro-batches.
 """
 
 import logging
+import math
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 256  # tokens whose logits are there at a time
 PerToken = Float[Tensor, " token"]
+T = TypeVar("T")
 
 
 class Judge:
@@ -78,28 +80,12 @@ class Updater:
 
         `old`: the log-probability of each judged token when it was written, where the weights have changed since.
         """
-        while True:
-            try:
-                return self._step(text, old)
-            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if self.micro == 1:
-                    message = f"one text of {text.ids.shape[1]} tokens does not fit in memory"
-                    raise ResourceError(message, "lower new_tokens, or use a smaller model") from error
-            self.micro //= 2
-            log.warning("out of memory; going on with micro-batches of %d", self.micro)
+        return self._fitting(text, lambda: self._step(text, old))
 
     @torch.no_grad()
     def chosen(self, text: Written) -> PerToken:
         """The log-probability of every judged token under the student as it is."""
-        found = []
-        for part in self._parts(text):
-            own = read(self.student, part)
-            for piece in chunks(len(own), CHUNK):
-                logits = unembed(self.student, own.states[piece]).log_softmax(-1)
-                found.append(logits.gather(-1, own.tokens[piece, None])[:, 0])
-        return torch.cat(found)
+        return self._fitting(text, lambda: torch.cat([self._chosen(part) for part in self._parts(text)]))
 
     def gradient(self, text: Written, old: PerToken | None = None) -> dict[str, float]:
         """Add the gradient of this text's loss; returns means over its tokens."""
@@ -128,6 +114,30 @@ class Updater:
                     sums[name] += float(each)
         return self._means(sums, total)
 
+    def _fitting(self, text: Written, work: Callable[[], T]) -> T:
+        """What `work` gives, with micro-batches that fit in memory. Raises ResourceError."""
+        while True:
+            try:
+                return work()
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if self.micro == 1:
+                    message = f"one text of {text.ids.shape[1]} tokens does not fit in memory"
+                    raise ResourceError(message, "lower new_tokens, or use a smaller model") from error
+                if self.processes.count > 1:  # the others wait for sums that this one would begin anew
+                    message = f"micro-batches of {self.micro} do not fit in memory"
+                    raise ResourceError(message, f"--resume with --set micro={self.micro // 2}") from error
+            self.micro //= 2
+            log.warning("out of memory; going on with micro-batches of %d", self.micro)
+
+    def _chosen(self, part: Written) -> PerToken:
+        own, found = read(self.student, part), []
+        for piece in chunks(len(own), CHUNK):
+            logits = unembed(self.student, own.states[piece]).log_softmax(-1)
+            found.append(logits.gather(-1, own.tokens[piece, None])[:, 0])
+        return torch.cat(found)
+
     def _step(self, text: Written, old: PerToken | None) -> dict[str, float]:
         self.optimizer.zero_grad(set_to_none=True)
         facts = self.gradient(text, old)
@@ -135,8 +145,8 @@ class Updater:
             if weight.grad is not None:
                 weight.grad = self.processes.sum(weight.grad)
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, self.max_norm))
-        if norm != norm:
-            raise NumericalError("the gradient is not a number", "lower --lr, or load the models in float32")
+        if not math.isfinite(norm):
+            raise NumericalError(f"the gradient's norm is {norm}", "lower --lr, or load the models in float32")
         self.optimizer.step()
         return facts | {"gradient": norm}
 
