@@ -15,7 +15,7 @@ export THP_MEM_ALLOC_ENABLE ?= 1
 
 demo: $(READY)
 	$(BIN)/subcircuit find node-pruning --model smollm2-135m --task ioi --out $(DEMO) --overwrite
-	$(BIN)/subcircuit score $(DEMO) --pairs 48
+	$(BIN)/subcircuit score $(DEMO) --pairs 32
 	$(BIN)/subcircuit show $(DEMO)
 	$(BIN)/subcircuit report $(DEMO)
 
