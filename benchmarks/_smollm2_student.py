@@ -1,6 +1,7 @@
 """A student cut out of SmolLM2 by attribution on its own text, and what each way of teaching it gives back.
 
-Every arm of every seed is written as it ends; what is there already, under the same settings, is not run again.
+What is cut out writes no text worth judging, so all arms begin where forward KL on the teacher's text has led it. Every
+arm of every seed is written as it ends; what is there already, under the same settings, is not run again.
 """
 
 import math
@@ -21,6 +22,7 @@ from subcircuit.distillation import Distillation, Loss
 from subcircuit.distillation.measures import by_text, closeness, diversity, paired
 from subcircuit.distillation.speaking import Ending, Written
 from subcircuit.distillation.standing import at_task
+from subcircuit.distillation.state import RECORD
 from subcircuit.distillation.writing import write
 from subcircuit.extraction import Extraction, extract
 from subcircuit.subject import Subject
@@ -68,7 +70,9 @@ class Settings:
 
     model: str = "smollm2-135m"
     size: float = 0.44  # share of heads and of neurons that the student keeps
-    steps: int = 20
+    warm: int = 25  # batches of the teacher's text, which all arms begin with
+    warm_lr: float = 1e-3
+    steps: int = 10
     batch: int = 16
     updates: int = 4  # of each batch, as in the paper
     new_tokens: int = 32
@@ -93,8 +97,11 @@ class World:
         self.stops = Ending.of(self.teacher.model, self.teacher.model).stops
         self.texts = self.written(self.teacher, seed=4)
         self.place = FOLDER / f"student-{settings.size:g}"
+        self.warm = FOLDER / f"warm-{settings.size:g}-{settings.warm}-{settings.warm_lr:g}"
         if not (self.place / "extraction.json").is_file():
             self._extract()
+        if not (self.warm / RECORD).is_file():
+            self._warm()
         self.extraction = Extraction.model_validate_json((self.place / "extraction.json").read_text())
 
     def written(self, subject: Subject, seed: int) -> Written:
@@ -102,7 +109,8 @@ class World:
         return write(subject.model, self.unseen, self.stops, new_tokens=self.settings.new_tokens, seed=seed)
 
     def student(self) -> Subject:
-        return load(self.place)
+        """What every arm begins with."""
+        return load(self.warm)
 
     def measured(self, subject: Subject) -> dict[str, Any]:
         """On the teacher's text, on its own, and at tasks."""
@@ -115,6 +123,21 @@ class World:
             "diversity": diversity(own),
             "tasks": {name: at_task(subject, each).model_dump() for name, each in pairs.items()},
         }
+
+    def _warm(self) -> None:
+        """Forward KL on the teacher's text."""
+        student, settings = endless(load(self.place)), self.settings
+        run = Distillation(
+            loss=Loss(objective="forward-kl"),
+            on_policy=0.0,
+            lr=settings.warm_lr,
+            steps=settings.warm,
+            batch=settings.batch,
+            updates=settings.updates,
+            new_tokens=settings.new_tokens,
+            seed=99,
+        )
+        run.distil(student, endless(load(settings.model)), self.learned, folder=self.warm)
 
     def _extract(self) -> None:
         """The nodes with the largest attributions in texts of the teacher's, all of one length."""
@@ -159,8 +182,10 @@ def endless(subject: Subject) -> Subject:
 
 def _first(world: World) -> dict[str, Any]:
     share = world.extraction.after.parameters / world.extraction.before.parameters
-    found = {"teacher": world.measured(world.teacher), "extracted": world.measured(world.student())}
-    print(f"student: {share:.3f} of the parameters, KL {found['extracted']['closeness']['kl']}", flush=True)
+    models = {"teacher": world.teacher, "extracted": load(world.place), "begun with": world.student()}
+    found = {name: world.measured(model) for name, model in models.items()}
+    kls = {name: each["closeness"]["kl"]["mean"] for name, each in found.items()}
+    print(f"student: {share:.3f} of the parameters, KL {kls}", flush=True)
     return {"student": saved(world.extraction) | {"parameters share": share}, **found}
 
 

@@ -16,6 +16,7 @@ from subcircuit.cli._exchanged import Brought, Exported, Pushed, SubmissionCheck
 from subcircuit.cli._featured import Featured
 from subcircuit.cli._graph_outputs import Drawn
 from subcircuit.cli._outputs import Checked, Distilled, Failure, Found, Listing, Reported, Shown, Viewed
+from subcircuit.cli._planned import Planned
 from subcircuit.cli._scored import Scored
 from subcircuit.evaluation import BudgetCurves, Evidence, FullEvidence, TokenEffects
 from subcircuit.evaluation.comparison import Comparison
@@ -49,6 +50,7 @@ OUTPUTS: dict[str, type[BaseModel]] = {
     "hierarchy": FeatureCircuit,
     "import": Brought,
     "list": Listing,
+    "plan": Planned,
     "pull": Brought,
     "push": Pushed,
     "report": Reported,

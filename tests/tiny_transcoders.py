@@ -6,7 +6,7 @@ from subcircuit.features.dictionary import Activation, Dictionary
 from subcircuit.features.transcoders import Transcoders
 from subcircuit.subject import Prompts, Subject
 
-__all__ = ["one_prompt", "random_transcoders"]
+__all__ = ["neuron_transcoders", "one_prompt", "random_transcoders"]
 
 
 def random_transcoders(
@@ -43,6 +43,17 @@ def random_transcoders(
         )
         for layer in range(len(subject))
     )
+    return Transcoders.of(layers)
+
+
+def neuron_transcoders(subject: Subject) -> Transcoders:
+    """Of a model of rectified neurons without norms: its own weights."""
+    hooks = {"reads": "hook_resid_mid", "writes": "hook_mlp_out"}
+    layers = []
+    for layer in range(len(subject)):
+        mlp = subject.module(layer, "mlp")
+        up, down = mlp.up_proj.weight, mlp.down_proj.weight.T.contiguous()
+        layers.append(Dictionary(up, down, torch.zeros(len(up)), torch.zeros(down.shape[1]), "relu", **hooks))
     return Transcoders.of(layers)
 
 

@@ -15,12 +15,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from subcircuit.batching import batched
 from subcircuit.edges import contributions, writer_sites
 from subcircuit.errors import NumericalError, UnknownName
 from subcircuit.gradients import Objective, benefit
 from subcircuit.intervention import Reference
 from subcircuit.layout import Edit
+from subcircuit.parallel.group import count
+from subcircuit.parallel.rows import shared
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs
@@ -69,16 +70,16 @@ def edge_attribution(
         if clean.logits.requires_grad:
             gradients = clean.gradients(objective, clean.logits, batch)
             found += _table(subject, wiring, clean.seen, other, clean.seen, gradients, writer_sites(subject))
-            on_step(len(rows))
+            on_step(len(rows) * count())
         for edits, sites in _points(subject, path, steps, clean.seen, other):
             run = _passed(subject, batch, edits, grad=True)
             gradients = run.gradients(objective, clean.logits.detach(), batch)
             found += _table(subject, wiring, clean.seen, other, run.seen, gradients, sites) / shares
-            on_step(len(rows))
+            on_step(len(rows) * count())
         total.add_(found)
 
     shares = {"inputs": steps, "activations": steps}.get(path, 1)
-    batched(add, pairs.clean.lengths, batch_size)
+    shared(add, pairs.clean.lengths, batch_size, total)
     total /= len(pairs) * (2 if path == "clean-corrupt" else 1)
     if not total.isfinite().all():
         reader, writer = (~total.isfinite()).nonzero()[0].tolist()

@@ -17,10 +17,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from subcircuit.batching import batched
 from subcircuit.intervention import Reference
 from subcircuit.layout import Edit
 from subcircuit.outbox import Outbox
+from subcircuit.parallel.rows import gathered
 from subcircuit.prompts import Prompts
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
@@ -54,15 +54,12 @@ def rewired_logits(
     subject: Subject, wiring: Wiring, prompts: Prompts, open: Table, reference: Reference, *, batch_size: int = 32
 ) -> Float[Tensor, "prompt vocab"]:
     """The judged logits of all prompts with some edges open. `reference` is of `writer_sites`."""
-    found: dict[int, Tensor] = {}
 
-    def run(rows: Tensor) -> None:
+    def run(rows: Tensor) -> Tensor:
         with rewired(subject, wiring, open, reference(rows)):
-            logits = subject.logits(prompts[rows])
-        found.update(zip(rows.tolist(), logits, strict=True))
+            return subject.logits(prompts[rows])
 
-    batched(run, prompts.lengths, batch_size)
-    return torch.stack([found[row] for row in range(len(prompts))])
+    return gathered(run, prompts.lengths, batch_size)
 
 
 def contributions(

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from subcircuit import metrics
-from subcircuit.batching import batched
 from subcircuit.circuit import Kept, tidy
 from subcircuit.intervention import ACTING, Reference, effective, masked_logits, masking
+from subcircuit.parallel.rows import shared
 from subcircuit.progress import Progress
 from subcircuit.sites import CHILDREN, Kind, Site
 from subcircuit.subject import Subject
@@ -60,7 +60,7 @@ class Validation:
             for site, slope in zip(masks, torch.autograd.grad(kl, list(masks.values())), strict=True):
                 total[site] += slope
 
-        batched(add, self.pairs.clean.lengths, self.batch_size)
+        shared(add, self.pairs.clean.lengths, self.batch_size, *total.values())
         return total
 
 

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subcircuit import metrics
-from subcircuit.batching import batched
 from subcircuit.errors import NumericalError, UnknownName
 from subcircuit.intervention import Reference, masking
+from subcircuit.parallel.group import count
+from subcircuit.parallel.rows import shared
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs
@@ -63,11 +64,11 @@ def attribution(
             gained = benefit(objective, full, logits, batch).sum()
             for site, slope in zip(gates, torch.autograd.grad(gained, list(gates.values())), strict=True):
                 found[site] += slope
-            on_step(len(rows))
+            on_step(len(rows) * count())  # of all processes, as good as
         for site, share in found.items():  # only now, for memory may have run out at any point
             total[site] += share
 
-    batched(add, pairs.clean.lengths, batch_size)
+    shared(add, pairs.clean.lengths, batch_size, *total.values())
     for site, score in total.items():
         if not score.isfinite().all():
             raise NumericalError(f"the gradient at {site} is not finite", "use float32 weights, or check the prompts")

@@ -20,6 +20,8 @@ from subcircuit.batching import batched
 from subcircuit.errors import DataError, UnknownName
 from subcircuit.layout import spread
 from subcircuit.noise import Noise
+from subcircuit.parallel.group import count
+from subcircuit.parallel.rows import gathered
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Edit, Prompts, Subject
 
@@ -80,15 +82,12 @@ def masked_logits(
     subject: Subject, prompts: Prompts, mask: Mask, reference: Filling, *, batch_size: int = 32
 ) -> Float[Tensor, "prompt vocab"]:
     """The judged logits of all prompts under one mask."""
-    found: dict[int, Tensor] = {}
 
-    def run(rows: Tensor) -> None:
+    def run(rows: Tensor) -> Tensor:
         with masking(subject, mask, reference(rows) if mask else {}):
-            logits = subject.logits(prompts[rows])
-        found.update(zip(rows.tolist(), logits, strict=True))
+            return subject.logits(prompts[rows])
 
-    batched(run, prompts.lengths, batch_size)
-    return torch.stack([found[row] for row in range(len(prompts))])
+    return gathered(run, prompts.lengths, batch_size)
 
 
 class Reference:
@@ -101,7 +100,8 @@ class Reference:
             that are others in the corrupted one, or "noise-all", of all tokens.
         clean, corrupt: the prompts that will be run.
         source: the prompts a mean is taken over; the clean ones when left out.
-        cache_bytes: corrupted activations are kept for all rows if they fit, else recomputed at every call.
+        cache_bytes: corrupted activations are kept for all rows if they fit, else recomputed at every call. Where
+            several processes share the rows, each records those that it is asked for.
 
     Raises UnknownName for another fill; DataError when resampling finds no second prompt of some length.
     """
@@ -127,11 +127,14 @@ class Reference:
         if fill in NOISY:
             self.donors = clean
             self.noise = Noise(subject, clean, corrupt, everywhere=fill == "noise-all", seed=seed)
+        self.batch_size = batch_size
         self.cache: dict[Site, Tensor] | None = None
         if fill == "mean":
             self.means = self._mean(source or clean, batch_size)
         if self.donors is not None and self.bytes <= cache_bytes:
-            self.cache = self._fill_cache(batch_size)
+            self.cache, self.known = {}, torch.zeros(len(self.donors), dtype=torch.bool)
+            if count() == 1:
+                self._remember(torch.arange(len(self.donors)))
 
     @property
     def bytes(self) -> int:
@@ -155,6 +158,7 @@ class Reference:
         donors = self.donors[rows]
         if self.cache is None:
             return self._recorded(rows)
+        self._remember(rows)
         return {site: values[rows, : donors.ids.shape[1]] for site, values in self.cache.items()}
 
     def _recorded(self, rows: Tensor) -> dict[Site, Tensor]:
@@ -162,19 +166,21 @@ class Reference:
         with self.noise.added(rows) if self.noise else nullcontext():
             return self.subject.record(self.donors[rows], self.sites)[1]
 
-    def _fill_cache(self, batch_size: int) -> dict[Site, Tensor]:
-        assert self.donors is not None
-        cache: dict[Site, Tensor] = {}
-        donors = self.donors
+    def _remember(self, rows: Tensor) -> None:
+        """Record those of these rows that the cache lacks."""
+        assert self.donors is not None and self.cache is not None
+        missing, cache, donors = rows[~self.known[rows]].unique(), self.cache, self.donors
 
-        def add(rows: Tensor) -> None:
-            for site, values in self._recorded(rows).items():
+        def add(chosen: Tensor) -> None:
+            some = missing[chosen]
+            for site, values in self._recorded(some).items():
                 if site not in cache:
                     cache[site] = values.new_zeros(*donors.ids.shape, *values.shape[2:])
-                cache[site][rows, : values.shape[1]] = values
+                cache[site][some, : values.shape[1]] = values
 
-        batched(add, donors.lengths, batch_size)
-        return cache
+        if len(missing):
+            batched(add, donors.lengths[missing], self.batch_size)
+            self.known[missing] = True
 
     def _mean(self, source: Prompts, batch_size: int) -> dict[Site, Tensor]:
         total: dict[Site, Tensor] = {}

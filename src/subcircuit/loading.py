@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from subcircuit.hub import HTTPError, find_on_hub
 from subcircuit.progress import Progress, silent
 from subcircuit.subject import Subject
 
-__all__ = ["load", "load_shape", "load_tokenizer"]
+__all__ = ["DEVICES", "load", "load_shape", "load_tokenizer"]
 
 log = logging.getLogger(__name__)
 
@@ -153,10 +154,16 @@ def _config(folder: Path) -> dict[str, Any]:
 def _fingerprint(folder: Path) -> str:
     """A hash over the content of the configuration and the weights: the revision of a local folder."""
     weights = sorted(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
+    files = [path for path in [folder / "config.json", *weights] if path.is_file()]
+    return _hashed(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+
+
+@lru_cache(maxsize=8)
+def _hashed(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Read once for a shape, a tokenizer and weights; times and sizes are there to tell when a file is another."""
     digest = hashlib.sha256()
-    for path in [folder / "config.json", *weights]:
-        if path.is_file():
-            digest.update(f"{path.name} {sha256(path)}\n".encode())
+    for path, *_ in files:
+        digest.update(f"{path.name} {sha256(path)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
 

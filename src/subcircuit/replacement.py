@@ -19,11 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from subcircuit import metrics
-from subcircuit.batching import batched
 from subcircuit.continuations import Continued
 from subcircuit.errors import DataError, NumericalError, UnknownName, UsageError
 from subcircuit.intervention import NOISY, Fill, Mask, Reference, acting, masking
 from subcircuit.noise import Noise
+from subcircuit.parallel.rows import gathered
 from subcircuit.positions import placed, places
 from subcircuit.sites import Site
 from subcircuit.subject import Prompts, Subject
@@ -183,13 +183,7 @@ class Replacement:
     @torch.no_grad()
     def logits(self, gates: Mask) -> Float[Tensor, "prompt vocab"]:
         """The judged logits of all prompts under gates that are the same for all."""
-        found: dict[int, Tensor] = {}
-
-        def add(rows: Tensor) -> None:
-            found.update(zip(rows.tolist(), self.run(rows, gates), strict=True))
-
-        batched(add, self.prompts.lengths, self.batch_size)
-        return torch.stack([found[row] for row in range(len(self))])
+        return gathered(lambda rows: self.run(rows, gates), self.prompts.lengths, self.batch_size)
 
     def change(
         self, logits: Float[Tensor, "row vocab"], rows: Tensor | None = None, *, smooth: bool = False
@@ -217,14 +211,9 @@ class Replacement:
     def _clean(self, denoise: bool) -> Float[Tensor, "prompt vocab"]:
         if not denoise or self.continued:
             return self.base_logits
-        found: dict[int, Tensor] = {}
-
-        def add(rows: Tensor) -> None:
-            with torch.no_grad():
-                found.update(zip(rows.tolist(), self.subject.logits(self.pairs.clean[rows]), strict=True))
-
-        batched(add, self.pairs.clean.lengths, self.batch_size)
-        return torch.stack([found[row] for row in range(len(self))])
+        with torch.no_grad():
+            clean = self.pairs.clean
+            return gathered(lambda rows: self.subject.logits(clean[rows]), clean.lengths, self.batch_size)
 
     def _judged(self, logits: Tensor, rows: Tensor, judge: Judge | None = None) -> PerPrompt:
         usual = self.metric.continued or self.metric.judge if self.continued else self.metric.judge

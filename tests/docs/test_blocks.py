@@ -57,9 +57,9 @@ def test_block_parses(page: Path, kind: str, text: str) -> None:
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=name)
 def test_command_has_its_options(page: Path, command: str, tmp_path: Path) -> None:
     words = shlex.split(command)[1:]
-    groups = ("bench", "concepts", "features", "find", "list")
+    groups = ("bench", "concepts", "features", "find", "list", "plan")
     verb = words[:2] if words[0] in groups and not words[1].startswith("-") else words[:1]
-    verb = words[:3] if verb == ["concepts", "fit"] else verb
+    verb = words[:3] if verb in (["concepts", "fit"], ["plan", "find"]) else verb
     shown = run([*verb, "--help"], tmp_path)
     assert shown.returncode == 0, shown.stderr
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):

@@ -8,6 +8,9 @@ import pytest
 
 import tiny_files
 from commands import Ask, asking
+from subcircuit.concepts.codebook import Codebook
+from subcircuit.concepts.labels import concept_ids
+from tiny_circuit import by_hand, kept_nodes
 from tiny_concepts import corpus, spoken, write_corpus
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -35,6 +38,7 @@ def test_the_pages_run(
     monkeypatch.chdir(tmp_path)
     tiny_files.save(spoken(), tmp_path / "model")
     write_corpus(tmp_path / "reviews.csv", corpus(60))
+    stand_in = dict(STAND_IN)
     for page in ("concepts.md", "methods/vqlc.md", "methods/clvq-vae.md"):
         for kind, text in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
             if kind == "python":
@@ -42,7 +46,12 @@ def test_the_pages_run(
                     text = text.replace(said, stands)
                 exec(text.replace("a b mess", "a b"), {})
                 assert capsys.readouterr().out.startswith("{'")
+            if "runs/ioi" in text:
+                book = Codebook.load(tmp_path / "concepts" / "kmeans")
+                by_hand(kept_nodes(spoken(), [(0, 1)], [(0, 7)]), revision=book.about.revision).save("runs/ioi")
+                stand_in["9dda13b97cfd"] = concept_ids(book)[0]
             for line in text.splitlines() if kind == "console" else []:
-                answer = ask(*(STAND_IN.get(word, word) for word in shlex.split(line)[1:]))
+                answer = ask(*(stand_in.get(word, word) for word in shlex.split(line)[1:]))
                 assert answer.code == 0, answer.err
     assert (tmp_path / "concepts" / "judging" / "sheet.csv").is_file()
+    assert (tmp_path / "concepts.html").is_file() and (tmp_path / "concepts" / "kmeans" / "labels.json").is_file()

@@ -5,8 +5,6 @@ import torch
 from torch import Tensor
 
 from subcircuit.errors import DataError, UnknownName, UsageError
-from subcircuit.features.dictionary import Dictionary
-from subcircuit.features.transcoders import Transcoders
 from subcircuit.graphs.attribution import Attribution
 from subcircuit.graphs.candidates import Candidates, candidates
 from subcircuit.graphs.evidence import random_alike, weigh
@@ -17,30 +15,10 @@ from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs
 from tiny import planted, random_pairs, tiny
-from tiny_transcoders import random_transcoders
+from tiny_transcoders import neuron_transcoders, random_transcoders
 
 NEURONS = [(0, 3), (0, 8), (1, 5), (1, 30)]
 EVERY = Attribution(skip=0)
-
-
-def exact_transcoders(subject: Subject) -> Transcoders:
-    """Of a model of rectified neurons without norms: its own weights."""
-    layers = []
-    for layer in range(len(subject)):
-        mlp = subject.module(layer, "mlp")
-        up, down = mlp.up_proj.weight, mlp.down_proj.weight
-        layers.append(
-            Dictionary(
-                up,
-                down.T.contiguous(),
-                torch.zeros(len(up)),
-                torch.zeros(len(down)),
-                "relu",
-                reads="hook_resid_mid",
-                writes="hook_mlp_out",
-            )
-        )
-    return Transcoders.of(layers)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +28,7 @@ def subject() -> Subject:
 
 @pytest.fixture(scope="module")
 def found(subject: Subject) -> Candidates:
-    return candidates(subject, exact_transcoders(subject), random_pairs(subject, 12, 5), EVERY)
+    return candidates(subject, neuron_transcoders(subject), random_pairs(subject, 12, 5), EVERY)
 
 
 def switched(subject: Subject, pairs: Pairs, keep: list[Tensor], values: dict[Site, Tensor] | None) -> Tensor:
@@ -82,7 +60,7 @@ def test_with_everything_on_it_is_the_model(family: str, ablation: Ablation) -> 
 
 @pytest.mark.parametrize("ablation", ["zero", "mean", "counterfactual"])
 def test_switching_features_is_switching_the_neurons_that_they_are(subject: Subject, ablation: Ablation) -> None:
-    pairs, transcoders = random_pairs(subject, 6, 5), exact_transcoders(subject)
+    pairs, transcoders = random_pairs(subject, 6, 5), neuron_transcoders(subject)
     means = mean_features(subject, transcoders, pairs.corrupt, by_position=True, skip=0)
     switches = Switches(subject, transcoders, pairs, ablation=ablation, means=means, skip=0)
     torch.manual_seed(0)
@@ -94,7 +72,7 @@ def test_switching_features_is_switching_the_neurons_that_they_are(subject: Subj
 
 
 def test_wrong_ablations_are_refused(subject: Subject) -> None:
-    pairs, transcoders = random_pairs(subject, 3, 5), exact_transcoders(subject)
+    pairs, transcoders = random_pairs(subject, 3, 5), neuron_transcoders(subject)
     with pytest.raises(UnknownName, match="ablation 'noise'"):
         Switches(subject, transcoders, pairs, ablation="noise")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no means"):
@@ -125,7 +103,7 @@ def test_the_planted_features_and_their_edges_are_found(subject: Subject, found:
 
 
 def test_candidates_are_the_mean_over_prompts(subject: Subject) -> None:
-    pairs, transcoders = random_pairs(subject, 2, 5), exact_transcoders(subject)
+    pairs, transcoders = random_pairs(subject, 2, 5), neuron_transcoders(subject)
     both = candidates(subject, transcoders, pairs, EVERY)
     alone = [candidates(subject, transcoders, pairs[[row]], EVERY) for row in range(2)]
     for name in ("influence", "activation"):
@@ -154,7 +132,7 @@ def test_a_choice_is_a_mask_of_its_own_features(found: Candidates) -> None:
 
 def test_the_search_keeps_planted_features_only_in_a_few_tests(subject: Subject, found: Candidates) -> None:
     pairs = random_pairs(subject, 40, 5, seed=3)
-    switches = Switches(subject, exact_transcoders(subject), pairs, skip=0)
+    switches = Switches(subject, neuron_transcoders(subject), pairs, skip=0)
     choice = HierarchySearch(goal=0.9).find(found, switches)
     assert choice.value >= 0.9 and choice.tests <= max(20, len(found) // 10) + 10
     kept = {(layer, number) for layer, _, number in found.graph.features[choice.kept].tolist()}
@@ -169,7 +147,7 @@ def test_more_tests_never_make_the_circuit_larger_and_a_missed_goal_keeps_all(
     subject: Subject, found: Candidates
 ) -> None:
     pairs = random_pairs(subject, 40, 5, seed=3)
-    switches = Switches(subject, exact_transcoders(subject), pairs, skip=0)
+    switches = Switches(subject, neuron_transcoders(subject), pairs, skip=0)
     few, many = (int(HierarchySearch(goal=0.95, tests=tests).find(found, switches).kept.sum()) for tests in (8, 200))
     assert many <= few
     measured = HierarchySearch(goal=0.9, measure="faithfulness").find(found, switches)
@@ -186,7 +164,7 @@ def test_more_tests_never_make_the_circuit_larger_and_a_missed_goal_keeps_all(
 
 def test_evidence_beside_controls(subject: Subject, found: Candidates) -> None:
     pairs = random_pairs(subject, 40, 5, seed=9)
-    switches = Switches(subject, exact_transcoders(subject), pairs, skip=0)
+    switches = Switches(subject, neuron_transcoders(subject), pairs, skip=0)
     planted_ones = torch.tensor([(layer, number) in NEURONS for layer, _, number in found.graph.features.tolist()])
     told = weigh(found, switches, planted_ones, draws=5, others={"all": torch.ones_like(planted_ones)})
     assert told.full.exact_match.mean == 1 and told.controls["all"].sufficiency.exact_match.mean > 0.9

@@ -32,7 +32,7 @@ NAMES = (
         "hierarchy",
         "import",
     ),
-    *("list", "pull", "push", "report", "run", "score", "show", "tokens", "view"),
+    *("list", "plan", "pull", "push", "report", "run", "score", "show", "tokens", "view"),
 )
 
 

@@ -1,7 +1,7 @@
 // A causal tracing at every budget it was asked for: what replacing its k components does, beside other sets of k.
 import { useWidth } from "./canvas";
-import { ticks } from "./evidence";
 import { interval, number, whole } from "./format";
+import { ticks } from "./intervals";
 import type { Budget, Estimate, Run } from "./payload";
 import { payload, run } from "./state";
 import { Table } from "./table";

@@ -1,10 +1,10 @@
 // What is proven: the verdict, its numbers with their intervals, and the circuit beside every control of its size.
 import { useState } from "preact/hooks";
 import { duration, interval, number, percent, plural, revision, whole } from "./format";
-import type { Estimate, Evidence, Run, Scores } from "./payload";
+import { Intervals } from "./intervals";
+import type { Estimate, Evidence, Scores } from "./payload";
 import { run, words } from "./state";
 import { Table } from "./table";
-import { useWidth } from "./canvas";
 
 export function Header() {
   const { origin, verdict, reason, evidence, warnings } = run.value;
@@ -44,7 +44,7 @@ export function Proof() {
         ))}
       </dl>
       {evidence && <Controls evidence={evidence} />}
-      <Commands run={run.value} />
+      <Commands commands={run.value.commands} />
     </section>
   );
 }
@@ -96,23 +96,16 @@ function Tile({ name, note, id, value, strong, children }: TileProps) {
   );
 }
 
-const ROW = 26;
-
 function Controls({ evidence }: { evidence: Evidence }) {
-  const [box, width] = useWidth<HTMLDivElement>();
   const { traced } = run.value;
   const read = (each: Scores): Estimate => (traced ? each.effect! : each.kl);
-  const rows: [string, Scores[]][] = [
-    [traced ? "these nodes" : "this circuit", [evidence.circuit]],
-    [traced ? "one gradient's" : "attribution", [evidence.attribution]],
-    ["integrated gradients", [evidence.integrated]],
-    [`${evidence.random.length} random ${traced ? "sets" : "circuits"}`, evidence.random],
-    [traced ? "everything" : "empty circuit", [evidence.empty]],
+  const rows: [string, Estimate[]][] = [
+    [traced ? "these nodes" : "this circuit", [read(evidence.circuit)]],
+    [traced ? "one gradient's" : "attribution", [read(evidence.attribution)]],
+    ["integrated gradients", [read(evidence.integrated)]],
+    [`${evidence.random.length} random ${traced ? "sets" : "circuits"}`, evidence.random.map(read)],
+    [traced ? "everything" : "empty circuit", [read(evidence.empty)]],
   ];
-  const all = rows.flatMap(([, each]) => each.map(read));
-  const [least, most] = [Math.min(0, ...all.map((each) => each.low)), Math.max(...all.map((each) => each.high), 1e-6)];
-  const left = width < 480 ? 136 : 150;
-  const x = (value: number): number => left + ((value - least) / (most - least)) * (width - left - 14);
   const seen = `on ${evidence.pairs} prompt pairs of the ${evidence.split} split${evidence.split === "test" ? ", which the search never saw" : ""}, with 95% intervals`;
   return (
     <figure>
@@ -122,20 +115,7 @@ function Controls({ evidence }: { evidence: Evidence }) {
           ? <p>How far replacing the nodes moves {String(run.value.origin.settings.metric)} {seen}. Every control replaces as many nodes. Farther to the right is better.</p>
           : <p>KL(full ‖ circuit) in nats {seen}. Every control has this circuit’s size. Nearer to 0 is better.</p>}
       </figcaption>
-      <div ref={box}>
-        <svg width={width} height={rows.length * ROW + 26} viewBox={`0 0 ${width} ${rows.length * ROW + 26}`} role="img" aria-label={`${traced ? "Effect" : "KL"} of the circuit and of its controls; the table below has the numbers`}>
-          {ticks(most).map((tick) => (
-            <g class="tick"><line x1={x(tick)} x2={x(tick)} y1={4} y2={rows.length * ROW + 4} /><text x={x(tick)} y={rows.length * ROW + 20} text-anchor="middle">{tick}</text></g>
-          ))}
-          {rows.map(([name, each], row) => (
-            <g class={row ? "control" : "control own"} transform={`translate(0 ${row * ROW + ROW / 2 + 4})`}>
-              <text x={left - 12} y={4} text-anchor="end">{name}</text>
-              {each.length === 1 && <line x1={x(read(each[0]).low)} x2={x(read(each[0]).high)} />}
-              {each.map((one) => <circle cx={x(read(one).mean)} r={row ? 4 : 5.5}><title>{`${name}: ${number(read(one).mean)}`}</title></circle>)}
-            </g>
-          ))}
-        </svg>
-      </div>
+      <Intervals rows={rows} label={`${traced ? "Effect" : "KL"} of the circuit and of its controls; the table below has the numbers`} />
       <ScoreTable evidence={evidence} />
     </figure>
   );
@@ -159,21 +139,14 @@ function ScoreTable({ evidence }: { evidence: Evidence }) {
   );
 }
 
-export function ticks(most: number, count = 5): number[] {
-  const rough = most / count;
-  const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((each) => each * unit).find((each) => each >= rough)!;
-  return Array.from({ length: Math.floor(most / step) + 1 }, (_, at) => Number((at * step).toPrecision(6)));
-}
-
-function Commands({ run: { commands } }: { run: Run }) {
+export function Commands({ commands, summary = "Make it again" }: { commands: string[]; summary?: string }) {
   const [copied, setCopied] = useState(false);
   if (!commands.length) return null;
   const text = commands.map((each) => each.replaceAll(" --", " \\\n    --")).join("\n");
   const copy = (): void => void navigator.clipboard?.writeText(text).then(() => setCopied(true), () => setCopied(false));
   return (
     <details class="commands">
-      <summary>Make it again</summary>
+      <summary>{summary}</summary>
       <div>
         <pre tabIndex={0}>{text}</pre>
         <button type="button" onClick={copy}>{copied ? "Copied" : "Copy"}</button>

@@ -1,4 +1,6 @@
 // What the page was given: the JSON header, and the typed arrays behind it. The Python side is `report/payload.py`.
+import type { ConceptPage } from "./concept_model";
+import type { GraphPage } from "./graph_model";
 
 export interface Estimate { mean: number; low: number; high: number }
 export interface Size { kept: number; total: number }
@@ -144,7 +146,7 @@ export interface Comparison {
   together: { first: string; second: string; kl_difference: Estimate | null; kinds: Record<string, Overlap> }[];
 }
 
-export interface Payload { runs: Run[]; comparison: Comparison | null }
+export interface Payload { runs: Run[]; comparison: Comparison | null; graph?: GraphPage; concepts?: ConceptPage } // these have pages of their own
 export type Order = "score" | "magnitude";
 export type Numbers = Float32Array | Uint8Array | Uint16Array | Uint32Array;
 export type Reader = (place: Place) => Numbers;

@@ -1,10 +1,10 @@
 // The size of the circuit, by a slider, and what was measured at every size: faithfulness and KL.
 import { counted, number, percent, plural, whole } from "./format";
-import { ticks } from "./evidence";
 import type { Curve, Estimate, Order, Point } from "./payload";
 import { curve, order, run, size, sizes, study } from "./state";
 import { Table } from "./table";
 import { useWidth } from "./canvas";
+import { ticks } from "./intervals";
 
 const STEPS = 600;
 const SMALLEST = 0.001; // share of the items at the slider's left end

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from subcircuit.cli._concepts import explain as explain_concepts
 from subcircuit.cli._concepts import fit as fit_concepts
 from subcircuit.cli._concepts import score as score_concepts
 from subcircuit.cli._concepts_judge import judge as judge_concepts
+from subcircuit.cli._concepts_label import label as label_concept
 from subcircuit.cli._distill import distill
 from subcircuit.cli._exchange import check_mib, export, import_
 from subcircuit.cli._extract import extract
@@ -26,13 +28,14 @@ from subcircuit.cli._graph import graph
 from subcircuit.cli._graph_search import hierarchy
 from subcircuit.cli._list import list_
 from subcircuit.cli._options import parameters, signed
+from subcircuit.cli._plan import plan_find, plan_score
 from subcircuit.cli._report import report
 from subcircuit.cli._score import score
 from subcircuit.cli._share import pull, push
 from subcircuit.cli._shell import run
 from subcircuit.cli._show import show
 from subcircuit.cli._view import view
-from subcircuit.errors import UnknownName
+from subcircuit.errors import UnknownName, UsageError
 
 __all__ = ["main"]
 
@@ -71,10 +74,24 @@ class Dictionaries(Verbs):
     what = "verb of features"
 
 
+class Plans(Verbs):
+    """What there is below `plan`."""
+
+    what = "plan"
+
+
 class Methods(Verbs):
     """The methods below `find`."""
 
     what = "method"
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name. Raises UnknownName, and UsageError for verbs of their own that find circuits."""
+        if cmd_name in ("graph", "hierarchy") and cmd_name not in self.commands:
+            raise UsageError(
+                f"{cmd_name} is no method of {ctx.info_name}: it takes transcoders", f"subcircuit {cmd_name} --help"
+            )
+        return super().get_command(ctx, cmd_name)
 
 
 def main() -> None:
@@ -89,7 +106,8 @@ def _app() -> typer.Typer:
     app.callback()(_root)
     app.command("list")(list_)
     app.command("check")(check)
-    app.add_typer(_methods(), name="find")
+    app.add_typer(_methods(find, "Find the circuit of a task in a model."), name="find")
+    app.add_typer(_plans(), name="plan")
     app.command("score")(score)
     app.command("show")(show)
     app.command("compare")(compare)
@@ -110,13 +128,23 @@ def _app() -> typer.Typer:
     return app
 
 
-def _methods() -> typer.Typer:
-    """`find` with a command per method, its options the method's settings."""
-    methods = typer.Typer(cls=Methods, no_args_is_help=True, help="Find the circuit of a task in a model.")
+def _methods(verb: Callable[..., None], told: str) -> typer.Typer:
+    """A verb with a command per method, its options the method's settings."""
+    methods = typer.Typer(cls=Methods, no_args_is_help=True, help=told)
     methods.callback()(lambda: None)
     for name in plugins.names("methods"):
-        methods.command(name, help=plugins.summary("methods", name))(signed(find, parameters(name)))
+        methods.command(name, help=plugins.summary("methods", name))(signed(verb, parameters(name)))
     return methods
+
+
+def _plans() -> typer.Typer:
+    plans = typer.Typer(
+        cls=Plans, no_args_is_help=True, help="What a search or a score would take, before it is begun."
+    )
+    plans.callback()(lambda: None)
+    plans.add_typer(_methods(plan_find, "What finding the circuit would take."), name="find")
+    plans.command("score")(plan_score)
+    return plans
 
 
 def _concepts() -> typer.Typer:
@@ -132,6 +160,7 @@ def _concepts() -> typer.Typer:
     concepts.command("explain")(explain_concepts)
     concepts.command("score")(score_concepts)
     concepts.command("judge")(judge_concepts)
+    concepts.command("label")(label_concept)
     return concepts
 
 

@@ -13,7 +13,7 @@ from subcircuit.progress import Progress
 
 if TYPE_CHECKING:
     from subcircuit.concepts.codebook import About
-    from subcircuit.concepts.faithfulness import Where
+    from subcircuit.concepts.effects import Where
     from subcircuit.concepts.framing import Unit
     from subcircuit.concepts.states import Precision
     from subcircuit.subject import Subject
@@ -45,6 +45,9 @@ def fit(
     least: Annotated[int, typer.Option(help="occurrences below which a word is left out", min=1)] = 1,
     precision: Annotated[str, typer.Option(help="of the states on disk: float16 or float32")] = "float16",
     states: Annotated[Path | None, typer.Option(help="folder of the states; OUT/states unless given")] = None,
+    writers: Annotated[
+        bool, typer.Option("--writers/--no-writers", help="look up which heads and neurons write each concept")
+    ] = True,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")] = None,
     dtype: Annotated[str, typer.Option(help="of the weights: float32, bfloat16 or float16")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
@@ -68,6 +71,7 @@ def fit(
         from subcircuit.concepts.study import fit as fit_codebook
         from subcircuit.concepts.study import layers_of, method_named
         from subcircuit.concepts.texts import read_corpus
+        from subcircuit.concepts.writing import write
         from subcircuit.loading import load
 
         method = method_named(name, preset, given)
@@ -80,6 +84,8 @@ def fit(
         found = harvest.run(subject, corpus, frame, layers_of(layer, upper), states or out / STATES, progress=progress)
         study = fit_codebook(method, found, layer, upper, sentences=sentences, progress=progress)
         study.save(out)
+        if writers:
+            write(subject, study, found.corpus, progress=progress).save(out)
     fitted = Fitted(folder=str(out), about=study.book.about, threshold=study.book.threshold, codes=len(study.book))
     screen.emit(fitted) if json else tell_fit(fitted, study.catalogue, screen)
 
@@ -119,7 +125,7 @@ def score(
     steps: Annotated[int, typer.Option(help="of integrated gradients", min=1)] = 16,
     draws: Annotated[int, typer.Option(help="of each random control", min=1)] = 3,
     beside: Annotated[Path | None, typer.Option(help="folder of another codebook, as a control")] = None,
-    seeds: Annotated[int, typer.Option(help="fit again with so many seeds, and tell how far they agree")] = 0,
+    seeds: Annotated[int, typer.Option(help="fit again with so many seeds, and score each", min=0)] = 0,
     states: Annotated[Path | None, typer.Option(help="of --seeds: the states; DIR/states unless given")] = None,
     seed: Annotated[int, typer.Option(help="of random controls and intervals", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
@@ -132,8 +138,9 @@ def score(
         from subcircuit.cli._concepts_told import Scored, tell_score
         from subcircuit.concepts.codebook import Codebook
         from subcircuit.concepts.faithfulness import Faithfulness
+        from subcircuit.concepts.scores import ScoreFile
         from subcircuit.concepts.states import States
-        from subcircuit.concepts.study import Study, agreement
+        from subcircuit.concepts.study import Study, refit
         from subcircuit.concepts.texts import read_corpus
 
         study, corpus = Study.load(folder), read_corpus(texts).first(limit)
@@ -141,9 +148,14 @@ def score(
         harvested = States.load(states or folder / STATES) if seeds else None
         subject = load_model(study.book.about, device, screen, progress)
         settings = Faithfulness(cast("Where", where), centred, matched, steps, draws, seed=seed)
-        report = settings.run(subject, study.book, study.catalogue.frame, corpus, rival=rival, progress=progress)
-        agree = agreement(study.book.about, harvested, range(seeds), progress=progress) if harvested else None
-    scored = Scored(folder=str(folder), faithfulness=report, stability=agree)
+        frame, book = study.catalogue.frame, study.book
+        reading = settings.read(subject, book, frame, corpus, progress=progress)
+        report = settings.run(subject, book, frame, corpus, rival=rival, reading=reading, progress=progress)
+        again = refit(book.about, harvested, range(seeds), progress=progress) if harvested else None
+        across = settings.across(subject, again.books, reading, progress=progress) if again else None
+        agree = again.agreement if again else None
+        ScoreFile(codebook=book.digest, faithfulness=report, stability=agree, seeds=across).save(folder)
+    scored = Scored(folder=str(folder), faithfulness=report, stability=agree, seeds=across)
     screen.emit(scored) if json else tell_score(scored, screen)
 
 

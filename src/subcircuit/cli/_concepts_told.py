@@ -8,8 +8,8 @@ from subcircuit.cli._outputs import Output
 from subcircuit.cli._shell import Screen
 from subcircuit.concepts.catalogue import Catalogue
 from subcircuit.concepts.codebook import About
+from subcircuit.concepts.effects import Effect, FaithfulnessReport, SeedEffect
 from subcircuit.concepts.explaining import Explained
-from subcircuit.concepts.faithfulness import Effect, FaithfulnessReport
 from subcircuit.concepts.verdicts import Judged
 from subcircuit.scores import Estimate
 
@@ -18,6 +18,7 @@ __all__ = [
     "Explanations",
     "Fitted",
     "Judging",
+    "Labelled",
     "Scored",
     "tell_explained",
     "tell_fit",
@@ -50,6 +51,7 @@ class Scored(Output):
     folder: str
     faithfulness: FaithfulnessReport
     stability: list[float] | None = Field(description="adjusted Rand index of every two seeds; null unless asked for")
+    seeds: list[SeedEffect] | None = Field(description="what the concepts of each seed's codebook do")
 
 
 class Judging(Output):
@@ -61,7 +63,17 @@ class Judging(Output):
     judged: Judged | None = Field(description="null until somebody was asked")
 
 
-class Concepts(RootModel[Fitted | Explanations | Scored | Judging]):
+class Labelled(Output):
+    """Printed by `concepts label`."""
+
+    folder: str
+    id: str
+    code: int
+    label: str = Field(description="empty where it was taken away")
+    labels: int = Field(description="in the file")
+
+
+class Concepts(RootModel[Fitted | Explanations | Scored | Judging | Labelled]):
     """What `concepts` prints: each of its verbs its own."""
 
 
@@ -102,7 +114,7 @@ def tell_explained(found: list[Explained], screen: Screen) -> None:
 def tell_score(scored: Scored, screen: Screen) -> None:
     report = scored.faithfulness
     table = Table(box=None, pad_edge=False)
-    for column in ("removed", "|dP|", "concept ahead by", "flipped", "accuracy", "energy"):
+    for column in ("removed", "|dP|", "concept ahead by", "flipped", "accuracy", "energy", "probe (anew)"):
         table.add_column(column, justify="left" if column == "removed" else "right")
     for name, effect in {f"{report.method}'s concept": report.concept, **report.controls}.items():
         table.add_row(name, *_cells(effect))
@@ -112,11 +124,27 @@ def tell_score(scored: Scored, screen: Screen) -> None:
         f"\n{report.texts} texts, layer {report.layer}; {whole}{report.concepts} concepts, "
         f"{report.unassigned:.1%} of the salient words have none"
     )
+    screen.out.print(f"[bold]{report.verdict}[/]: {report.reason}", soft_wrap=True)
     for name, reason in report.absent.items():
         screen.out.print(f"no control '{name}': {reason}", style="dim", soft_wrap=True)
+    _tell_exchange(report, screen)
+    for each in scored.seeds or []:
+        screen.out.print(
+            f"seed {each.seed}: |dP| {_text(each.change)}, ahead of a random direction by {_text(each.ahead)}"
+        )
     if scored.stability:
         mean = sum(scored.stability) / len(scored.stability)
         screen.out.print(f"two seeds agree with an adjusted Rand index of {mean:.2f} (mean of {len(scored.stability)})")
+
+
+def _tell_exchange(report: FaithfulnessReport, screen: Screen) -> None:
+    if report.probe is not None:
+        screen.out.print(f"a probe of whole states reads {_text(report.probe)} of the labels")
+    if report.exchange:
+        raised = ", ".join(f"{name} {_text(each)}" for name, each in report.exchange.items())
+        screen.out.print(
+            f"put into texts answered otherwise, P of the donor's answer rises by: {raised}", soft_wrap=True
+        )
 
 
 def tell_judged(judging: Judging, screen: Screen) -> None:
@@ -142,7 +170,8 @@ def _cells(effect: Effect) -> tuple[str, ...]:
     if effect.either is not None:
         accuracy += f" ({effect.either:.2f} either way)"
     ahead = "" if effect.ahead is None else _text(effect.ahead)
-    return _text(effect.change), ahead, f"{effect.flipped.mean:.2f}", accuracy, f"{effect.removed:.3f}"
+    probe = f"{effect.probe.mean:.2f} ({effect.retrained.mean:.2f})" if effect.probe and effect.retrained else "-"
+    return _text(effect.change), ahead, f"{effect.flipped.mean:.2f}", accuracy, f"{effect.removed:.3f}", probe
 
 
 def _text(estimate: Estimate) -> str:

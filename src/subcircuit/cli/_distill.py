@@ -45,8 +45,8 @@ def distill(
     screen = Screen(json=json and first, quiet=quiet or not first)
     with screen.logging(), stoppable(), shown(screen.err, quiet=quiet) as progress:
         from subcircuit.distillation import Distillation, Loss, read_prompts
-        from subcircuit.distillation.processes import own_device
         from subcircuit.loading import load
+        from subcircuit.parallel.group import own_device
 
         given: dict[str, Any] = {
             "steps": steps,

@@ -15,16 +15,19 @@ import typer
 from subcircuit import plugins
 from subcircuit.cli._found import circuits_of, report, status
 from subcircuit.cli._options import task_options
+from subcircuit.cli._plan import require_memory
 from subcircuit.cli._progress import shown
 from subcircuit.cli._shell import Screen, stoppable
 from subcircuit.errors import Interrupted, UnknownName
-from subcircuit.progress import Progress
+from subcircuit.parallel.place import started, started_as
+from subcircuit.progress import Progress, silent
 from subcircuit.records import versions
 from subcircuit.runs import STATE, Run, RunFolder
 
 if TYPE_CHECKING:
     from subcircuit.circuit import Circuit
     from subcircuit.subject import Subject
+    from subcircuit.tasks._base import Task
 
 __all__ = ["find"]
 
@@ -58,19 +61,22 @@ def find(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, or spread over all of them")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in the folder")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in the folder, or begin it")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="begin although memory may not be enough")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, no notes")] = False,
     **settings: Any,
 ) -> None:
     """Find the circuit of a task in a model, into a run folder."""
-    screen, folder = Screen(json=json, quiet=quiet), RunFolder(out)
+    first = started_as() == 0  # of several processes, one writes and tells
+    screen, folder = Screen(json=json and first, quiet=quiet or not first), RunFolder(out)
     options = task_options(task, task_option or [], drop_bad)
     preset = _preset(str(ctx.info_name), settings.pop("preset", None))
     given = {name: value for name, value in settings.items() if value is not None}
     request = Request(str(ctx.info_name), model, revision, dtype, device, task, options, preset, given)
-    saved = folder.claim(overwrite=overwrite, resume=resume)
-    with screen.logging(), stoppable():
-        _search(request, folder, saved, screen)
+    with screen.logging(), stoppable(), _together():
+        if not first:
+            return _help(request, folder, screen)
+        _search(request, folder, folder.claim(overwrite=overwrite, resume=resume), screen, checked=not yes)
     report(folder, screen)
 
 
@@ -80,7 +86,7 @@ def _preset(method: str, name: str | None) -> str | None:
     return name
 
 
-def _search(request: Request, folder: RunFolder, saved: Run | None, screen: Screen) -> None:
+def _search(request: Request, folder: RunFolder, saved: Run | None, screen: Screen, *, checked: bool) -> None:
     """Run the method and write its circuits; a run that is done already stays as it is."""
     start = perf_counter()
     from subcircuit.tasks._resolve import task as resolve
@@ -90,17 +96,55 @@ def _search(request: Request, folder: RunFolder, saved: Run | None, screen: Scre
         saved.require_same(_wanted(request, asdict(method)))
         if saved.done:
             screen.err.print(f"{folder.path} holds a finished run: there is nothing to go on with", style="dim")
+            _agreed(False)
             return
     task = resolve(request.task, **request.task_options)
+    if checked:
+        named = (request.model, request.revision, request.dtype, request.device)
+        require_memory(request.method, method, task, *named, screen)
+    _agreed(True)
     with shown(screen.err, quiet=screen.quiet) as progress:
         subject = _load(request, screen, progress)
         run = _begun(request, saved, subject, asdict(method))
         with _recorded(run, folder, start, anew=saved is None):
-            if hasattr(method, "family"):
-                circuits = method.family(subject, task, folder=folder.path, progress=progress)
-            else:
-                circuits = [method.find(subject, task, folder=folder.path, progress=progress)]
-            _save(run, folder, circuits)
+            _save(run, folder, _circuits(method, subject, task, folder.path, progress))
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Within the block this process and those started with it are a group; one alone needs no torch for that."""
+    if started() == 1:
+        yield
+        return
+    from subcircuit.parallel.group import joined
+
+    with joined():
+        yield
+
+
+def _help(request: Request, folder: RunFolder, screen: Screen) -> None:
+    """As another process than the first: take a share of its rows, and write nothing."""
+    from subcircuit.tasks._resolve import task as resolve
+
+    if _agreed(True):
+        method, task = _method(request), resolve(request.task, **request.task_options)
+        _circuits(method, _load(request, screen, silent), task, folder.path, silent)
+
+
+def _agreed(going: bool) -> bool:
+    """Whether the first process goes on; the others do as it does."""
+    if started() == 1:
+        return going
+    from subcircuit.parallel.group import first_says
+
+    return first_says("on" if going else "") == "on"
+
+
+def _circuits(method: Any, subject: "Subject", task: "Task", folder: Path, progress: Progress) -> "list[Circuit]":
+    if hasattr(method, "family"):
+        found: list[Circuit] = method.family(subject, task, folder=folder, progress=progress)
+        return found
+    return [method.find(subject, task, folder=folder, progress=progress)]
 
 
 def _method(request: Request) -> Any:

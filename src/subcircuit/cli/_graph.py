@@ -17,8 +17,10 @@ from subcircuit.cli._progress import shown
 from subcircuit.cli._shell import Screen, stoppable
 from subcircuit.errors import DataError, ResourceError, UsageError
 from subcircuit.graphs.records import GRAPH, GraphFile
+from subcircuit.progress import Progress
 
 if TYPE_CHECKING:
+    from subcircuit.features.transcoders import Transcoders
     from subcircuit.graphs.attribution import Cost
     from subcircuit.graphs.graph import Graph
     from subcircuit.subject import Subject
@@ -27,6 +29,7 @@ __all__ = ["graph"]
 
 SHOWN = 10  # nodes
 LONG = 300  # seconds that are spent without asking
+WINDOW = 64  # tokens of an example text
 
 
 def graph(
@@ -41,6 +44,9 @@ def graph(
     max_features: Annotated[int, typer.Option(help="features that become nodes, most influential first", min=1)] = 7500,
     batch_size: Annotated[int, typer.Option(help="copies of the prompt in a backward pass", min=1)] = 32,
     skip: Annotated[int, typer.Option(help="tokens at the start whose features are left to the errors", min=0)] = 1,
+    examples: Annotated[
+        Path | None, typer.Option(help="texts, one a line: of each feature those that turn it on the most are kept")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")] = None,
     dtype: Annotated[str, typer.Option(help="of the weights: float32, bfloat16 or float16")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
@@ -52,6 +58,8 @@ def graph(
     """Trace how a prompt's tokens reach its next token: features of transcoders as nodes, exact effects as edges."""
     if bool(right) != bool(wrong):
         raise UsageError("a logit difference is between --right and --wrong, and one of them is missing", "give both")
+    if examples is not None and not examples.is_file():
+        raise UsageError(f"{examples} is not a file", "give --examples a file of texts, one a line")
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (overwrite and (out / GRAPH).is_file()))):
         raise UsageError(f"{out} is not empty", "--overwrite replaces the graph in it, or give another folder")
     screen = Screen(json=json, quiet=quiet)
@@ -81,7 +89,27 @@ def graph(
             },
             seconds=round(perf_counter() - start, 1),
         )
+        _keep_examples(examples, subject, found, made, out, skip, progress)
     _report(made, file, out, screen)
+
+
+def _keep_examples(
+    texts: Path | None,
+    subject: "Subject",
+    transcoders: "Transcoders",
+    made: "Graph",
+    out: Path,
+    skip: int,
+    progress: Progress,
+) -> None:
+    """Texts beside the graph; those of an earlier graph go."""
+    from subcircuit.features.documents import read_texts, windows
+    from subcircuit.graphs.examples import EXAMPLES, find_examples
+
+    (out / EXAMPLES).unlink(missing_ok=True)
+    if texts is not None:
+        read = windows(read_texts(texts), subject.tokenizer, WINDOW)
+        find_examples(subject, transcoders, made, read, skip=skip, progress=progress).save(out)
 
 
 def _token(subject: "Subject", text: str) -> list[int]:

@@ -13,6 +13,7 @@ from subcircuit.cli._shell import Screen, stoppable
 from subcircuit.errors import BudgetNotMet, UsageError
 
 if TYPE_CHECKING:
+    from subcircuit.graphs.ordering import Ordering
     from subcircuit.graphs.study import FeatureCircuit
     from subcircuit.scores import Scores
 
@@ -35,6 +36,7 @@ def hierarchy(
     test: Annotated[int, typer.Option(help="prompts of the evidence")] = 128,
     by_position: Annotated[bool, typer.Option("--by-position/--any-position", help="tell positions apart")] = True,
     factor: Annotated[int, typer.Option(help="by which each level has fewer groups")] = 4,
+    order: Annotated[str, typer.Option(help="influence, or gnn where a graph network beats it")] = "influence",
     tests: Annotated[int | None, typer.Option(help="runs with features off [default: a tenth of candidates]")] = None,
     max_features: Annotated[int, typer.Option(help="nodes of a prompt's graph")] = 2000,
     skip: Annotated[int, typer.Option(help="tokens at the start whose features are left to the errors")] = 1,
@@ -70,6 +72,7 @@ def hierarchy(
             test=test,
             by_position=by_position,
             factor=factor,
+            order=order,
             tests=tests,
             max_features=max_features,
             skip=skip,
@@ -101,6 +104,8 @@ def _report(found: "FeatureCircuit", out: Path, screen: Screen) -> None:
         f"levels of {', '.join(map(str, found.levels))}",
         soft_wrap=True,
     )
+    if found.order is not None:
+        screen.out.print(_told(found.order), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for column in ("on", "features", "exact match", "KL", "logit difference"):
         table.add_column(column, justify="left" if column == "on" else "right")
@@ -115,6 +120,15 @@ def _report(found: "FeatureCircuit", out: Path, screen: Screen) -> None:
     table.add_row("all but the circuit", "", *_cells(told.circuit.necessity))
     screen.out.print(table)
     screen.out.print(f"{told.prompts} test prompts, ablation {told.ablation}; {escape(str(out))}", soft_wrap=True)
+
+
+def _told(order: "Ordering") -> str:
+    each = (
+        f"{name} AUROC {trial.ranking.auroc or 0:.3f}, AP {trial.ranking.auprc or 0:.3f}, {trial.features} features by "
+        f"{trial.tests} tests"
+        for name, trial in (("influence", order.influence), ("gnn", order.gnn))
+    )
+    return f"order: {order.taken}; on {order.prompts} held-out prompts {'; '.join(each)}"
 
 
 def _cells(scores: "Scores") -> list[str]:

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from subcircuit.cli._outputs import Failure, Trouble
 from subcircuit.errors import Interrupted, ResourceError, SubcircuitError, UsageError
+from subcircuit.parallel.place import tells
 
 __all__ = ["Screen", "run", "stoppable", "trouble"]
 
@@ -118,6 +119,8 @@ def stoppable() -> Iterator[None]:
 
 
 def _fail(screen: Screen, error: SubcircuitError) -> int:
+    if not tells(error):
+        return error.exit_code
     screen.complain(error)
     if screen.json:
         screen.emit(Failure(error=trouble(error)))

@@ -8,6 +8,7 @@ of its members in the raw space, less the mean of all states, so that a method's
 Saved as `codebook.safetensors` and `codebook.json`.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from subcircuit.concepts.files import atomically
 from subcircuit.concepts.quantiser import squared_distances
 from subcircuit.errors import DataError, UsageError
 
@@ -91,6 +93,11 @@ class Codebook:
     def width(self) -> int:
         return len(self.mean)
 
+    @property
+    def digest(self) -> str:
+        """Of its directions, by which a file tells the codebook that it is about."""
+        return hashlib.sha256(self.directions.float().numpy().astype("<f4").tobytes()).hexdigest()
+
     def encode(self, x: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
         """The states in the codes' space. Raises DataError for states of another width."""
         if x.shape[-1] != self.width:
@@ -128,21 +135,23 @@ class Codebook:
         return [(int(other), float(value)) for value, other in zip(*best, strict=True)]
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        """Raises ResourceError."""
         tensors = {"codes": self.codes, "mean": self.mean, "directions": self.directions, "counts": self.counts}
         if self.encoder is not None:
             tensors |= {f"encoder.{name}": value for name, value in vars(self.encoder).items()}
         for name, values in (("classes", self.classes), ("offsets", self.offsets)):
             if values is not None:
                 tensors[name] = values
-        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
+        whole = {name: value.contiguous() for name, value in tensors.items()}
+        atomically(folder / WEIGHTS, lambda to: save_file(whole, to))
         record = {
             "about": self.about.model_dump(),
             "scale": self.scale,
             "threshold": self.threshold,
             "unit": self.unit,
         }
-        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(record, indent=1) + "\n"
+        atomically(folder / RECORD, lambda to: to.write_text(text, encoding="utf-8"))
 
     @classmethod
     def load(cls, folder: Path) -> "Codebook":

@@ -5,15 +5,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from subcircuit.batching import batched
 from subcircuit.concepts.codebook import Codebook
 from subcircuit.concepts.framing import Frame
 from subcircuit.concepts.reading import Reading
 from subcircuit.errors import UsageError
-from subcircuit.sites import Kind, Site
-from subcircuit.subject import Subject
 
-__all__ = ["Directions", "control_directions", "rival_directions"]
+__all__ = ["RANDOM", "Directions", "control_directions", "random_directions", "rival_directions"]
+
+RANDOM = "random direction"
 
 Directions = dict[str, list[Float[Tensor, "text width"]]]  # by kind, a list of draws
 
@@ -24,8 +23,7 @@ def control_directions(
     """The controls, and why some cannot be had."""
     generator = torch.Generator().manual_seed(seed)
     mine, n = reading.concepts, len(reading.said)
-    drawn = [torch.randn(n, book.width, generator=generator) for _ in range(draws)]
-    found: Directions = {"random direction": [normalize(each, dim=-1) for each in drawn]}
+    found: Directions = {RANDOM: random_directions(book, n, draws, seed)}
     absent: dict[str, str] = {}
     if len(book) > 1:
         shifts = [torch.randint(1, len(book), (n,), generator=generator) for _ in range(draws)]
@@ -46,8 +44,14 @@ def control_directions(
     return found, absent
 
 
+def random_directions(book: Codebook, n: int, draws: int, seed: int) -> list[Float[Tensor, "text width"]]:
+    """Gaussian ones, so many for each of n texts."""
+    generator = torch.Generator().manual_seed(seed)
+    return [normalize(torch.randn(n, book.width, generator=generator), dim=-1) for _ in range(draws)]
+
+
 def rival_directions(
-    subject: Subject, book: Codebook, rival: Codebook, reading: Reading, *, centred: bool, batch: int
+    book: Codebook, rival: Codebook, reading: Reading, *, centred: bool
 ) -> Float[Tensor, "text width"]:
     """Another codebook's concept of the same words. Raises UsageError when it is of another layer or model."""
     if (rival.about.layer, rival.about.revision) != (book.about.layer, book.about.revision):
@@ -56,16 +60,7 @@ def rival_directions(
             f"{book.about.layer} of {book.about.model}",
             "compare codebooks of one layer of one model",
         )
-    site, states = Site(book.about.layer, Kind.RESID), torch.zeros(len(reading.said), book.width)
-    words = zip(reading.framed.words, reading.salient.tolist(), strict=True)
-    last = torch.tensor([every[word].last for every, word in words])
-
-    def take(rows: Tensor) -> None:
-        _, seen = subject.record(reading.framed.prompts[rows], [site])
-        states[rows] = seen[site][torch.arange(len(rows)), last[rows], 0].float().cpu()
-
-    batched(take, reading.framed.prompts.lengths, batch)
-    return rival.direction(rival.assign(states)[0], centred=centred)
+    return rival.direction(reading.coded(rival).concepts, centred=centred)
 
 
 def _opposite(said: Int[Tensor, " text"], generator: torch.Generator) -> Int[Tensor, " text"] | None:

@@ -6,64 +6,36 @@ of a text with another answer, the mean of all states, the difference between cl
 codebook.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from jaxtyping import Int
 from torch import Tensor
 
-from subcircuit.batching import batched
 from subcircuit.concepts.codebook import Codebook
-from subcircuit.concepts.directions import Directions, control_directions, rival_directions
+from subcircuit.concepts.directions import (
+    RANDOM,
+    Directions,
+    control_directions,
+    random_directions,
+    rival_directions,
+)
+from subcircuit.concepts.effects import Effect, FaithfulnessReport, SeedEffect, TextEffect, Where
+from subcircuit.concepts.exchange import exchanged
 from subcircuit.concepts.framing import Frame
-from subcircuit.concepts.reading import Reading, probability, read_texts
-from subcircuit.concepts.removal import Removal, energy
+from subcircuit.concepts.probing import Probe
+from subcircuit.concepts.reading import Reading, read_texts
 from subcircuit.concepts.texts import Corpus
+from subcircuit.concepts.trials import CONCEPT, Outcome, Trials
 from subcircuit.errors import DataError, UnknownName, UsageError
 from subcircuit.evaluation.intervals import average
 from subcircuit.progress import Progress, silent
 from subcircuit.scores import Estimate
-from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 
-__all__ = ["Effect", "Faithfulness", "FaithfulnessReport", "Where"]
-
-Where = Literal["text", "salient", "judged"]
-CONCEPT = "concept"
-
-
-class Effect(BaseModel):
-    """What the removal of one kind of direction does."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    change: Estimate = Field(description="|P(answer) before - after|, the answer being the whole model's")
-    flipped: Estimate = Field(description="share of texts whose answer is another one")
-    accuracy: Estimate | None = Field(description="by the texts' labels; null where they have none")
-    either: float | None = Field(description="of two labels: max(accuracy, 1 - accuracy); 0.5 = nothing is left")
-    removed: float = Field(description="squared length of what is taken out, over that of the centred states, mean")
-    ahead: Estimate | None = Field(default=None, description="of a control: the concept's change less this one's")
-
-
-class FaithfulnessReport(BaseModel):
-    """The concept beside its controls."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    method: str
-    layer: int
-    texts: int
-    where: Where
-    centred: bool
-    matched: bool
-    accuracy: Estimate | None = Field(description="of the whole model")
-    concepts: int = Field(description="different concepts that salient words have")
-    unassigned: float = Field(description="share of salient words beyond the codebook's threshold")
-    concept: Effect
-    controls: dict[str, Effect]
-    absent: dict[str, str] = Field(description="controls that cannot be had here, and why")
+__all__ = ["Faithfulness", "gold_labels"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +50,13 @@ class Faithfulness:
     batch: Annotated[int, "texts in a pass"] = 16
     seed: Annotated[int, "of random controls and intervals"] = 0
 
+    def read(
+        self, subject: Subject, book: Codebook, frame: Frame, corpus: Corpus, *, progress: Progress = silent
+    ) -> Reading:
+        """What the model answers and rests it on; it serves all codebooks of the same states."""
+        gold_labels(frame, corpus)
+        return read_texts(subject, book, frame, corpus.texts, steps=self.steps, batch=self.batch, progress=progress)
+
     def run(
         self,
         subject: Subject,
@@ -86,19 +65,21 @@ class Faithfulness:
         corpus: Corpus,
         *,
         rival: Codebook | None = None,
+        reading: Reading | None = None,
         progress: Progress = silent,
     ) -> FaithfulnessReport:
         """Raises UsageError without label words, DataError for labels that have none, UnknownName."""
         if self.where not in get_args(Where):
             raise UnknownName("place", self.where, get_args(Where))
-        gold = _gold(frame, corpus)
-        reading = read_texts(subject, book, frame, corpus.texts, steps=self.steps, batch=self.batch, progress=progress)
-        directions, absent = _directions(self, subject, book, frame, reading, rival)
-        found = _Runs(self, subject, book, reading, gold).all(directions, progress)
-        concept = found[CONCEPT]
-        unassigned = _at_salient(reading, reading.distances) > book.threshold
-        right = None if gold is None else average((reading.said == gold).float(), self.seed)
-        controls = {name: _effect(each, self.seed, frame, concept) for name, each in found.items() if name != CONCEPT}
+        gold = gold_labels(frame, corpus)
+        reading = (reading or self.read(subject, book, frame, corpus, progress=progress)).coded(book)
+        directions, absent = _directions(self, book, frame, reading, rival)
+        trials = Trials(subject, book, reading, gold, self.where, self.centred, self.matched, self.batch)
+        found = trials.run(directions, progress=progress)
+        probe = None if gold is None else Probe.of(trials.whole(), gold, self.seed)
+        effects = {name: _effect(each, self.seed, frame, found[CONCEPT], probe) for name, each in found.items()}
+        patched = exchanged(subject, book, reading, batch=self.batch, seed=self.seed)
+        unassigned = reading.at_salient(reading.distances) > book.threshold
         return FaithfulnessReport(
             method=book.about.method,
             layer=book.about.layer,
@@ -106,118 +87,41 @@ class Faithfulness:
             where=self.where,
             centred=self.centred,
             matched=self.matched,
-            accuracy=right,
+            accuracy=None if gold is None else average((reading.said == gold).float(), self.seed),
             concepts=len(reading.concepts.unique()),
             unassigned=float(unassigned.float().mean()),
-            concept=_effect(concept, self.seed, frame),
-            controls=controls,
+            concept=effects.pop(CONCEPT),
+            controls=effects,
+            probe=average(probe.once(probe.whole), self.seed) if probe else None,
+            exchange={name: _sure(average(each, self.seed)) for name, each in patched.items()},
             absent=absent,
+            rows=_rows(frame, corpus, reading, found[CONCEPT]),
         )
 
-
-def _directions(
-    settings: Faithfulness, subject: Subject, book: Codebook, frame: Frame, reading: Reading, rival: Codebook | None
-) -> tuple[Directions, dict[str, str]]:
-    found = {CONCEPT: [book.direction(reading.concepts, centred=settings.centred)]}
-    controls, absent = control_directions(
-        book, frame, reading, centred=settings.centred, draws=settings.draws, seed=settings.seed
-    )
-    found |= controls
-    if rival is not None:
-        mine = rival_directions(subject, book, rival, reading, centred=settings.centred, batch=settings.batch)
-        found[f"{rival.about.method}'s concept"] = [mine]
-    return found, absent
-
-
-@dataclass(frozen=True)
-class _Found:
-    """One number a text."""
-
-    change: Float[Tensor, " text"]
-    flipped: Float[Tensor, " text"]
-    right: Float[Tensor, " text"] | None
-    removed: Float[Tensor, " text"]
-
-
-@dataclass(frozen=True)
-class _Runs:
-    settings: Faithfulness
-    subject: Subject
-    book: Codebook
-    reading: Reading
-    gold: Int[Tensor, " text"] | None
-
-    def all(self, directions: Directions, progress: Progress) -> dict[str, _Found]:
-        """Every kind of direction removed, its draws averaged."""
-        n, done = len(self.reading.said), 0
-        chance = {name: torch.zeros(len(draws), n) for name, draws in directions.items()}
-        said = {name: torch.zeros(len(draws), n, dtype=torch.long) for name, draws in directions.items()}
-        taken = {name: torch.zeros(len(draws), n) for name, draws in directions.items()}
-        lengths = self.reading.framed.prompts.lengths
-
-        def run(rows: Tensor) -> None:
-            nonlocal done
-            removals = self._removals(rows, directions)
-            for (name, draw), (removal, share) in removals.items():
-                after, answer = self._answers(rows, removal)
-                chance[name][draw, rows], said[name][draw, rows], taken[name][draw, rows] = after, answer, share
-            done += len(rows)
-            progress("remove", done, n)
-
-        with torch.no_grad():
-            batched(run, lengths, self.settings.batch)
-        return {
-            name: _Found(
-                (chance[name] - self.reading.chance).abs().mean(0),
-                (said[name] != self.reading.said).float().mean(0),
-                None if self.gold is None else (said[name] == self.gold).float().mean(0),
-                taken[name].mean(0),
-            )
-            for name in directions
-        }
-
-    def _removals(self, rows: Tensor, directions: Directions) -> dict[tuple[str, int], tuple[Removal, Tensor]]:
-        """The removal of each draw, with the share of the states' energy that it takes."""
-        site = Site(self.book.about.layer, Kind.RESID)
-        some = self.reading.framed.rows(rows)
-        states = self.subject.record(some.prompts, [site])[1][site][:, :, 0].float().cpu()
-        where = self._where(rows)
-        mean = self.book.mean if self.settings.centred else torch.zeros_like(self.book.mean)
-        whole = ((states.double() - self.book.mean.double()).square().sum(-1) * where).sum(1)
-        aim = energy(states, directions[CONCEPT][0][rows], where, mean)
-        found = {}
-        for name, draws in directions.items():
-            for draw, every in enumerate(draws):
-                own = energy(states, every[rows], where, mean)
-                matched = self.settings.matched and name != CONCEPT
-                gains = (aim / own.clamp(min=1e-20)).sqrt() if matched else torch.ones_like(own)
-                share = own * gains.square() / whole
-                found[name, draw] = Removal(every[rows], where, mean, gains.float()), share.float()
+    def across(
+        self,
+        subject: Subject,
+        books: Mapping[int, Codebook],
+        reading: Reading,
+        *,
+        progress: Progress = silent,
+    ) -> list[SeedEffect]:
+        """The concepts of codebooks of other seeds, beside random directions; `reading` is of the same states."""
+        found = []
+        for seed, book in books.items():
+            own = reading.coded(book)
+            directions = {CONCEPT: [book.direction(own.concepts, centred=self.centred)]}
+            directions |= {RANDOM: random_directions(book, len(own.said), self.draws, seed)}
+            trials = Trials(subject, book, own, None, self.where, self.centred, self.matched, self.batch)
+            after = trials.run(directions, progress=progress)
+            change, rest = after[CONCEPT].change, after[RANDOM].change
+            ahead = _sure(average(change - rest, self.seed))
+            found.append(SeedEffect(seed=seed, change=_sure(average(change, self.seed)), ahead=ahead))
         return found
 
-    def _where(self, rows: Tensor) -> Bool[Tensor, "prompt pos"]:
-        some, where = self.reading.framed.rows(rows), torch.zeros(0)
-        prompts, places = some.prompts, torch.arange(some.prompts.ids.shape[1])
-        if self.settings.where == "judged":
-            return places == prompts.at[:, None]
-        if self.settings.where == "text":
-            first = torch.tensor([words[0].first for words in some.words])
-            return (places >= first[:, None]) & (places <= prompts.at[:, None]) | some.own
-        where = torch.zeros_like(some.own)
-        for row, (words, word) in enumerate(zip(some.words, self.reading.salient[rows].tolist(), strict=True)):
-            where[row, words[word].first : words[word].last + 1] = True
-        return where
 
-    def _answers(self, rows: Tensor, removal: Removal) -> tuple[Tensor, Tensor]:
-        """The probability of what was said before, and what is said now."""
-        with removal.at(self.subject, self.book.about.layer):
-            logits = self.subject.logits(self.reading.framed.prompts[rows])
-        answers, said = self.reading.answers, self.reading.said[rows]
-        now = logits[:, answers.to(logits.device)].argmax(-1)
-        return probability(logits, answers, said).cpu(), now.cpu()
-
-
-def _gold(frame: Frame, corpus: Corpus) -> Int[Tensor, " text"] | None:
+def gold_labels(frame: Frame, corpus: Corpus) -> Int[Tensor, " text"] | None:
+    """The number of each text's label; None where texts have none. Raises UsageError, DataError."""
     if len(frame.labels) < 2:
         raise UsageError("the codebook was fitted without label words, so there are no answers", "fit with --label")
     if corpus.labels is None:
@@ -229,11 +133,37 @@ def _gold(frame: Frame, corpus: Corpus) -> Int[Tensor, " text"] | None:
     return torch.tensor([names.index(label) for label in corpus.labels])
 
 
-def _at_salient(reading: Reading, values: list[Tensor]) -> Tensor:
-    return torch.stack([each[word] for each, word in zip(values, reading.salient.tolist(), strict=True)])
+def _directions(
+    settings: Faithfulness, book: Codebook, frame: Frame, reading: Reading, rival: Codebook | None
+) -> tuple[Directions, dict[str, str]]:
+    found = {CONCEPT: [book.direction(reading.concepts, centred=settings.centred)]}
+    controls, absent = control_directions(
+        book, frame, reading, centred=settings.centred, draws=settings.draws, seed=settings.seed
+    )
+    found |= controls
+    if rival is not None:
+        found[f"{rival.about.method}'s concept"] = [rival_directions(book, rival, reading, centred=settings.centred)]
+    return found, absent
 
 
-def _effect(found: _Found, seed: int, frame: Frame, concept: _Found | None = None) -> Effect:
+def _rows(frame: Frame, corpus: Corpus, reading: Reading, concept: Outcome) -> list[TextEffect]:
+    labels, salient, codes = list(frame.labels), reading.salient.tolist(), reading.concepts.tolist()
+    return [
+        TextEffect(
+            text=text,
+            label=corpus.labels[row] if corpus.labels else "",
+            answer=labels[int(reading.said[row])],
+            word=reading.framed.words[row][salient[row]].text,
+            code=codes[row],
+            before=float(reading.chance[row]),
+            after=float(concept.after[row]),
+            flipped=bool(concept.flipped[row]),
+        )
+        for row, text in enumerate(corpus.texts)
+    ]
+
+
+def _effect(found: Outcome, seed: int, frame: Frame, concept: Outcome, probe: Probe | None) -> Effect:
     accuracy = None if found.right is None else average(found.right, seed)
     binary = accuracy is not None and len(frame.labels) == 2
     return Effect(
@@ -242,7 +172,9 @@ def _effect(found: _Found, seed: int, frame: Frame, concept: _Found | None = Non
         accuracy=accuracy,
         either=max(accuracy.mean, 1 - accuracy.mean) if accuracy is not None and binary else None,
         removed=float(found.removed.mean()),
-        ahead=None if concept is None else average(concept.change - found.change, seed),
+        ahead=None if found is concept else average(concept.change - found.change, seed),
+        probe=average(probe.once(found.pooled), seed) if probe else None,
+        retrained=average(probe.anew(found.pooled), seed) if probe else None,
     )
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from subcircuit.batching import batched
+from subcircuit.concepts.files import atomically
 from subcircuit.concepts.framing import Frame
 from subcircuit.concepts.index import Index
 from subcircuit.concepts.reservoir import Reservoir
-from subcircuit.concepts.states import HarvestRecord, Precision, States, atomically, begin, save, shard_path
+from subcircuit.concepts.states import HarvestRecord, Precision, States, begin, save, shard_path
 from subcircuit.concepts.texts import Corpus
 from subcircuit.errors import NumericalError, UsageError
 from subcircuit.progress import Progress, silent

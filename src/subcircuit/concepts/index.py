@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subcircuit.errors import MissingExtra
+from subcircuit.errors import DataError, MissingExtra
 
 __all__ = ["SENTENCE", "Index"]
 
@@ -40,9 +40,12 @@ class Index:
 
     @classmethod
     def read(cls, path: Path) -> "Index":
-        """Raises MissingExtra."""
+        """Raises MissingExtra, DataError."""
         _, parquet = _arrow()
-        table = parquet.read_table(path)
+        try:
+            table = parquet.read_table(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}", "remove the states and harvest again") from error
         columns = {name: table[name].to_numpy().astype(np.int64) for name in NUMBERS}
         spelled = table["word"].cast("string").to_pylist()
         words = tuple(sorted({word for word in spelled if word is not None}))

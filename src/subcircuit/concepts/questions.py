@@ -6,6 +6,7 @@ which codebook each is about stands in a key that is kept apart.
 """
 
 import csv
+import io
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,18 +95,20 @@ def read_sheet(path: Path, questions: Sequence[Question]) -> list[int | None]:
         raise UsageError(f"{path} is not a file", "give a sheet that was filled in")
     choices = {question.number: question.choices for question in questions}
     given: dict[int, int] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            text = (row.get("answer") or "").strip()
-            number = (row.get("number") or "").strip()
-            if not number.isdigit() or int(number) not in choices:
-                raise DataError(f"{path.name} has a question '{number}', which is none of these", "use its own sheet")
-            if text and not (text.isdigit() and 1 <= int(text) <= choices[int(number)]):
-                raise DataError(
-                    f"question {number} of {path.name} is answered '{text}'", f"write 1 to {choices[int(number)]}"
-                )
-            if text:
-                given[int(number)] = int(text)
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name} is not UTF-8: {error}", "save the sheet as UTF-8") from error
+    for row in rows:
+        text, number = ((row.get(name) or "").strip() for name in ("answer", "number"))
+        if not number.isdigit() or int(number) not in choices:
+            raise DataError(f"{path.name} has a question '{number}', which is none of these", "use its own sheet")
+        if text and not (text.isdigit() and 1 <= int(text) <= choices[int(number)]):
+            raise DataError(
+                f"question {number} of {path.name} is answered '{text}'", f"write 1 to {choices[int(number)]}"
+            )
+        if text:
+            given[int(number)] = int(text)
     return [given.get(question.number) for question in questions]
 
 

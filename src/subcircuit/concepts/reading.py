@@ -1,7 +1,7 @@
 """What a model answers to texts, the words it rests that on, and the concept of each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,7 @@ class Reading:
     said: Int[Tensor, " text"]  # number of the label, or token id where there are no labels
     chance: Float[Tensor, " text"]  # the model's probability of it
     scores: list[Float[Tensor, " word"]]  # salience of each word; positive = for what was said
+    states: list[Float[Tensor, "word width"]]  # at the codebook's layer
     codes: list[Int[Tensor, " word"]]
     distances: list[Float[Tensor, " word"]]
 
@@ -39,7 +40,16 @@ class Reading:
     @property
     def concepts(self) -> Int[Tensor, " text"]:
         """Its code."""
-        return torch.stack([codes[word] for codes, word in zip(self.codes, self.salient.tolist(), strict=True)])
+        return self.at_salient(self.codes)
+
+    def at_salient(self, values: Sequence[Tensor]) -> Tensor:
+        """What the most salient word of each text has of `values`, which have an entry a word."""
+        return torch.stack([each[word] for each, word in zip(values, self.salient.tolist(), strict=True)])
+
+    def coded(self, book: Codebook) -> "Reading":
+        """The same by the concepts of another codebook of the same states."""
+        found = [book.assign(each) for each in self.states]
+        return replace(self, codes=[codes for codes, _ in found], distances=[away for _, away in found])
 
 
 def require_same(subject: Subject, book: Codebook) -> None:
@@ -76,31 +86,23 @@ def read_texts(
     site, n = Site(book.about.layer, Kind.RESID), len(framed)
     said, chance = torch.zeros(n, dtype=torch.long), torch.zeros(n)
     scores: dict[int, Tensor] = {}
-    found: dict[int, tuple[Tensor, Tensor]] = {}
+    found: dict[int, Tensor] = {}
 
     def read(rows: Tensor) -> None:
         some = framed.rows(rows)
         logits, seen = subject.record(some.prompts, [site])
-        states = seen[site][:, :, 0]
+        here = seen[site][:, :, 0]
         odds = logits[:, answers.to(logits.device)] if len(answers) else logits
         top = odds.argmax(-1)
-        tokens = salience(subject, some, book.about.layer, states, book.mean, answers, top, steps)
+        tokens = salience(subject, some, book.about.layer, here, book.mean, answers, top, steps)
         for row, score, state, words in zip(
-            rows.tolist(), word_scores(some, tokens), states.float().cpu(), some.words, strict=True
+            rows.tolist(), word_scores(some, tokens), here.float().cpu(), some.words, strict=True
         ):
             scores[row] = score.cpu()
-            found[row] = book.assign(state[[word.last for word in words]])
+            found[row] = state[[word.last for word in words]]
         said[rows], chance[rows] = top.cpu(), probability(logits, answers, top).cpu()
         progress("read", len(scores), n)
 
     batched(read, framed.prompts.lengths, batch)
-    order = range(n)
-    return Reading(
-        framed,
-        answers,
-        said,
-        chance,
-        [scores[row] for row in order],
-        [found[row][0] for row in order],
-        [found[row][1] for row in order],
-    )
+    salient, states = [scores[row] for row in range(n)], [found[row] for row in range(n)]
+    return Reading(framed, answers, said, chance, salient, states, codes=[], distances=[]).coded(book)

@@ -1,18 +1,10 @@
 """How far codebooks of other seeds agree: the adjusted Rand index of what they assign (Hubert and Arabie 1985)."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import combinations
-from typing import Any
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from subcircuit.concepts.vectors import Vectors
-from subcircuit.progress import Progress, silent
-
-__all__ = ["adjusted_rand", "stability"]
+__all__ = ["adjusted_rand"]
 
 
 def adjusted_rand(first: Int[Tensor, " row"], second: Int[Tensor, " row"]) -> float:
@@ -23,17 +15,6 @@ def adjusted_rand(first: Int[Tensor, " row"], second: Int[Tensor, " row"]) -> fl
     chance = one * other / _pairs(torch.tensor(float(len(first)), dtype=torch.float64))
     most = (one + other) / 2
     return 1.0 if bool(most == chance) else float((both - chance) / (most - chance))
-
-
-def stability(
-    method: Any, seeds: Sequence[int], states: Vectors, upper: Vectors | None = None, *, progress: Progress = silent
-) -> list[float]:
-    """The index of every two of these seeds' codebooks, on the states that they were fitted on."""
-    found = []
-    for done, seed in enumerate(seeds):
-        progress("seeds", done, len(seeds))
-        found.append(replace(method, seed=seed).fit(states, upper)[1])
-    return [adjusted_rand(one, other) for one, other in combinations(found, 2)]
 
 
 def _pairs(counts: Tensor) -> Tensor:

@@ -6,8 +6,7 @@ whole, and a harvest that was stopped goes on.
 """
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from subcircuit.concepts.files import atomically
 from subcircuit.concepts.framing import Frame
 from subcircuit.concepts.index import SENTENCE, Index
 from subcircuit.concepts.texts import Corpus
 from subcircuit.concepts.vectors import Vectors
-from subcircuit.errors import DataError, ResourceError, UsageError
+from subcircuit.errors import DataError, UsageError
 
-__all__ = ["HarvestRecord", "Precision", "States", "atomically", "begin", "save", "shard_path"]
+__all__ = ["HarvestRecord", "Precision", "States", "begin", "save", "shard_path"]
 
 INDEX = "index.parquet"
 Precision = Literal["float16", "float32"]
@@ -122,17 +122,3 @@ def shard_path(folder: Path, layer: int, number: int) -> Path:
 def save(states: NDArray[Any], path: Path) -> None:
     with path.open("wb") as file:  # by name, numpy would add a suffix
         np.save(file, states)
-
-
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the place and move there. Raises ResourceError when the disk is full."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise ResourceError(
-            f"{path} cannot be written: {error}", "make room and start again as before; what is there is kept"
-        ) from error

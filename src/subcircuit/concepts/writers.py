@@ -15,7 +15,7 @@ from subcircuit.prompts import Prompts
 from subcircuit.sites import Kind, Node, Site
 from subcircuit.subject import Subject
 
-__all__ = ["Writers", "writers"]
+__all__ = ["Writers", "require_sums", "writers"]
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,22 @@ class Writers:
         return sorted(mine, key=lambda pair: -abs(pair[1]))[:n]
 
 
-@torch.no_grad()
-def writers(
-    subject: Subject, prompts: Prompts, position: int, layer: int, direction: Float[Tensor, " width"]
-) -> Writers:
-    """The direct contributions at one position of one prompt to the stream that enters `layer`.
-
-    Raises UnsupportedModel for a family that has norms after its branches, or between its layers.
-    """
+def require_sums(subject: Subject) -> None:
+    """Raises UnsupportedModel for a family that has norms after its branches, or between its layers."""
     family = subject.family
     if not family.causal or family.post_norms or not family.pre_norms:
         raise UnsupportedModel(
             f"{subject.name} has norms after its branches, so what a head writes is no sum over channels",
             "direct contributions are known for decoders with norms before their branches only",
         )
+
+
+@torch.no_grad()
+def writers(
+    subject: Subject, prompts: Prompts, position: int, layer: int, direction: Float[Tensor, " width"]
+) -> Writers:
+    """Direct contributions at one position of one prompt to the stream that enters `layer`. Raises UnsupportedModel."""
+    require_sums(subject)
     sites = [Site(at, kind) for at in range(layer) for kind in (Kind.HEAD, Kind.NEURON)]
     ends = [Site(0, Kind.RESID), Site(layer, Kind.RESID)]
     _, seen = subject.record(prompts, [*dict.fromkeys([*ends, *sites])])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from subcircuit.errors import MissingExtra
 
-__all__ = ["Processes", "own_device"]
+__all__ = ["Processes"]
 
 
 class Processes:
@@ -51,9 +51,3 @@ class Processes:
     def wait(self) -> None:
         if self.state:
             self.state.wait_for_everyone()
-
-
-def own_device() -> None:
-    """Let "cuda" mean this process's own device from here on, where several processes share a machine."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

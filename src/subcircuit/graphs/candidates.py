@@ -21,7 +21,7 @@ from subcircuit.progress import Progress, silent
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs
 
-__all__ = ["Candidates", "candidates"]
+__all__ = ["Candidates", "candidates", "combined", "graphs_of"]
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,40 @@ def candidates(
     by_position: bool = True,
     progress: Progress = silent,
 ) -> Candidates:
-    """From the graph of every pair's clean prompt, which explains its right answer against the wrong one.
+    """What the graphs of all pairs' clean prompts have together. Raises as `graphs_of`."""
+    graphs = graphs_of(subject, transcoders, pairs, attribution, by_position=by_position, progress=progress)
+    return combined(graphs, transcoders, by_position=by_position)
+
+
+def graphs_of(
+    subject: Subject,
+    transcoders: Transcoders,
+    pairs: Pairs,
+    attribution: Attribution,
+    *,
+    by_position: bool = True,
+    progress: Progress = silent,
+) -> list[Graph]:
+    """The graph of every pair's clean prompt, which explains its right answer against the wrong one.
 
     Raises DataError for prompts of different lengths where positions are told apart, or answers of several tokens.
     """
     lengths = pairs.clean.lengths.unique().tolist()
     if by_position and len(lengths) > 1:
-        raise DataError(f"the prompts are {lengths} tokens long, and positions do not match", "by_position=False")
+        raise DataError(
+            f"the prompts are {lengths} tokens long, and positions do not match", "--any-position, or by_position=False"
+        )
     graphs = []
     for row in range(len(pairs)):
         sides = [[token for token in answers[row].tolist() if token >= 0] for answers in (pairs.right, pairs.wrong)]
         prompt = pairs.clean[[row]]
         graphs.append(attribution.graph(subject, transcoders, prompt, between=(sides[0], sides[1])))
         progress("graphs", row + 1, len(pairs))
-    return _combined(graphs, by_position, tuple(map(len, transcoders.layers)))
+    return graphs
 
 
-def _combined(graphs: Sequence[Graph], by_position: bool, sizes: tuple[int, ...]) -> Candidates:
-    """Their mean, features of the same name being one."""
+def combined(graphs: Sequence[Graph], transcoders: Transcoders, *, by_position: bool = True) -> Candidates:
+    """The mean of graphs of one task's prompts, features of the same name being one."""
     keys = [_keys(graph, by_position) for graph in graphs]
     features, places = torch.cat(keys).unique(dim=0, return_inverse=True)
     first, count = graphs[0], len(features)
@@ -108,6 +124,7 @@ def _combined(graphs: Sequence[Graph], by_position: bool, sizes: tuple[int, ...]
         prompt=f"{len(graphs)} prompts",
         active=count,
     )
+    sizes = tuple(map(len, transcoders.layers))
     return Candidates(joined, by_position, positions, sizes, influence[:count], joined.activations)
 
 

@@ -7,7 +7,6 @@ where no path leads from one to the other by way of a third. Every quotient is t
 Errors, tokens and targets stay by themselves.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,7 +18,7 @@ from subcircuit.errors import UsageError
 from subcircuit.graphs.graph import Graph
 from subcircuit.graphs.influence import Pruned, node_influence, normalised
 
-__all__ = ["Hierarchy", "Quotient", "coarsen", "supernodes_of"]
+__all__ = ["Hierarchy", "Quotient", "coarsen", "supernodes_of", "within"]
 
 Groups = Int[Tensor, " feature"]  # the group of each feature, from 0
 NEAR = 1e-12
@@ -107,11 +106,25 @@ def coarsen(graph: Graph, *, factor: int = 4, smallest: int = 4) -> Hierarchy:
 def supernodes_of(graph: Graph, pruned: Pruned, most: int) -> list[tuple[str, list[int]]]:
     """The finest level of what is left of a graph with at most so many groups; groups of one feature are left out."""
     kept = pruned.nodes[graph.feature_nodes].nonzero()[:, 0]
-    hierarchy = coarsen(_within(graph, pruned, kept), factor=2, smallest=1)
+    left = replace(graph, adjacency=graph.adjacency * pruned.edges)
+    hierarchy = coarsen(within(left, kept), factor=2, smallest=1)
     level = next(index for index, size in enumerate(hierarchy.sizes) if size <= most)
     groups = range(hierarchy.sizes[level])
     found = [(hierarchy.label(level, group), kept[hierarchy.members(level, group)].tolist()) for group in groups]
     return [(label, nodes) for label, nodes in found if len(nodes) > 1]
+
+
+def within(graph: Graph, features: Int[Tensor, " kept"]) -> Graph:
+    """The graph with these features only, numbered anew in their order."""
+    nodes = torch.cat([features, torch.arange(graph.error_nodes.start, len(graph))])
+    return replace(
+        graph,
+        adjacency=graph.adjacency[nodes][:, nodes],
+        features=graph.features[features],
+        activations=graph.activations[features],
+        constants=graph.constants[nodes],
+        rest=graph.rest[nodes],
+    )
 
 
 class _Merging:
@@ -202,18 +215,3 @@ def _closure(edges: Bool[Tensor, "source target"]) -> Bool[Tensor, "source targe
     for middle in range(len(reach)):
         reach |= reach[:, middle, None] & reach[middle]
     return reach
-
-
-def _within(graph: Graph, pruned: Pruned, kept: Sequence[int] | Tensor) -> Graph:
-    """The graph of what is left, its features numbered anew."""
-    features = torch.as_tensor(kept)
-    nodes = torch.cat([features, torch.arange(graph.error_nodes.start, len(graph))])
-    effects = graph.adjacency * pruned.edges
-    return replace(
-        graph,
-        adjacency=effects[nodes][:, nodes],
-        features=graph.features[features],
-        activations=graph.activations[features],
-        constants=graph.constants[nodes],
-        rest=graph.rest[nodes],
-    )

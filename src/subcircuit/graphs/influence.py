@@ -13,7 +13,7 @@ from torch import Tensor
 from subcircuit.errors import DataError, UsageError
 from subcircuit.graphs.graph import Graph
 
-__all__ = ["Pruned", "Quality", "influence", "node_influence", "normalised", "prune", "quality"]
+__all__ = ["Pruned", "Quality", "cumulative", "influence", "node_influence", "normalised", "prune", "quality"]
 
 Matrix = Float[Tensor, "target source"]
 TINY = 1e-10  # below this a row has no input to speak of
@@ -86,7 +86,7 @@ def prune(graph: Graph, *, nodes: float = 0.8, edges: float = 0.98) -> Pruned:
         kept[inner] &= links[:, inner].any(0)
         kept[own] &= links[own].any(1)
         if kept.equal(before):
-            return Pruned(kept, links, _cumulative(found))
+            return Pruned(kept, links, cumulative(found))
 
 
 def quality(graph: Graph) -> Quality:
@@ -101,6 +101,13 @@ def quality(graph: Graph) -> Quality:
     )
 
 
+def cumulative(scores: Float[Tensor, " item"]) -> Float[Tensor, " item"]:
+    """Of each item the share of the sum that the greater ones and itself have."""
+    ordered = scores.sort(descending=True, stable=True)
+    shares = ordered.values.double().cumsum(0) / scores.double().sum()
+    return torch.zeros_like(scores).scatter(0, ordered.indices, shares.to(scores.dtype))
+
+
 def _bound(scores: Float[Tensor, " item"], share: float) -> Tensor:
     """The score of the last item that is needed for this share of their sum; never 0, which absent edges have."""
     ordered = scores.sort(descending=True).values.double()
@@ -109,9 +116,3 @@ def _bound(scores: Float[Tensor, " item"], share: float) -> Tensor:
     needed = int(torch.searchsorted(ordered.cumsum(0) / ordered.sum(), share))
     last = max(int((ordered > 0).sum()) - 1, 0)
     return ordered[min(needed, last)].to(scores.dtype)
-
-
-def _cumulative(scores: Float[Tensor, " item"]) -> Float[Tensor, " item"]:
-    ordered = scores.sort(descending=True, stable=True)
-    shares = ordered.values.double().cumsum(0) / scores.double().sum()
-    return torch.zeros_like(scores).scatter(0, ordered.indices, shares.to(scores.dtype))

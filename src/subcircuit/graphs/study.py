@@ -8,13 +8,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, Self, get_args
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from subcircuit.errors import DataError, UnknownName, UsageError
 from subcircuit.features.transcoders import Transcoders
 from subcircuit.graphs.attribution import Attribution
-from subcircuit.graphs.candidates import Candidates, candidates
+from subcircuit.graphs.candidates import Candidates, combined, graphs_of
 from subcircuit.graphs.evidence import FeatureEvidence, weigh
+from subcircuit.graphs.graph import Graph
+from subcircuit.graphs.membership import require_gnn
+from subcircuit.graphs.ordering import LOTS, Lessons, Order, Ordering, Scorer, by_influence, chosen, ordered_by
 from subcircuit.graphs.search import HierarchySearch, flat_greedy
 from subcircuit.graphs.switching import Ablation, Switches, mean_features
 from subcircuit.progress import Progress, silent
@@ -57,6 +61,7 @@ class FeatureCircuit(BaseModel):
     value: float = Field(description="of the behaviour that is left, on validation prompts")
     tests: int = Field(description="runs of all validation prompts with features off")
     flat_tests: int | None = Field(description="of the greedy search without groups; null where it was not run")
+    order: Ordering | None = Field(None, description="of the search; null where influence was asked for")
     evidence: FeatureEvidence = Field(description="on test prompts")
     seconds: float
     versions: dict[str, str] = Field(default_factory=versions)
@@ -94,6 +99,9 @@ class FeatureStudy:
     test: Annotated[int, "prompts of the evidence"] = 128
     by_position: Annotated[bool, "tell positions apart; the prompts must be equally long"] = True
     factor: Annotated[int, "by which each level has fewer groups"] = 4
+    order: Annotated[str, "influence, or gnn: a graph network where it beats influence on validation prompts"] = (
+        "influence"
+    )
     tests: Annotated[int | None, "runs with features off, at most; left out: a tenth of the candidates"] = None
     max_features: Annotated[int, "nodes of a prompt's graph"] = 2000
     skip: Annotated[int, "tokens at the start whose features are left to the errors"] = 1
@@ -104,6 +112,10 @@ class FeatureStudy:
     def __post_init__(self) -> None:
         if self.ablation not in get_args(Ablation):
             raise UnknownName("ablation", self.ablation, get_args(Ablation))
+        if self.order not in get_args(Order):
+            raise UnknownName("order", self.order, get_args(Order))
+        if self.order == "gnn":
+            require_gnn()
         for name in ("pairs", "validation", "test", "draws"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}", "give 1 or more")
@@ -121,11 +133,11 @@ class FeatureStudy:
         train, validation, test = (
             task.pairs(subject.tokenizer, size, seed=self.seed, split=split) for split, size in sizes.items()
         )
-        found = candidates(
-            subject, transcoders, train, self._attribution(), by_position=self.by_position, progress=progress
-        )
+        graphs = self._graphs(subject, transcoders, train, progress)
+        found = combined(graphs, transcoders, by_position=self.by_position)
         searched, judged = (self._switches(subject, transcoders, each, train) for each in (validation, test))
-        choice = self._search().find(found, searched, progress=progress)
+        order, scores = self._order(subject, graphs, train, searched, progress)
+        choice = self._search().find(ordered_by(found, scores(found)), searched, progress=progress)
         flat = flat_greedy(found, searched, goal=self.goal, measure=self.measure) if self.greedy else None
         progress("evidence", 0, 1)
         others = {"greedy": flat.kept} if flat else {}
@@ -146,9 +158,27 @@ class FeatureStudy:
             value=choice.value,
             tests=choice.tests,
             flat_tests=flat.tests if flat else None,
+            order=order,
             evidence=told,
             seconds=round(perf_counter() - start, 1),
         )
+
+    def _graphs(self, subject: Subject, transcoders: Transcoders, pairs: Pairs, progress: Progress) -> list[Graph]:
+        return graphs_of(
+            subject, transcoders, pairs, self._attribution(), by_position=self.by_position, progress=progress
+        )
+
+    def _order(
+        self, subject: Subject, graphs: list[Graph], train: Pairs, searched: Switches, progress: Progress
+    ) -> tuple[Ordering | None, Scorer]:
+        if self.order == "influence":
+            return None, by_influence
+        transcoders, search = searched.transcoders, self._search()
+        lessons = Lessons(search, lambda pairs: self._switches(subject, transcoders, pairs, train), self.by_position)
+        lots = lessons.lots(graphs, train, progress=progress)
+        few = searched.pairs[torch.arange(min(-(-len(train) // LOTS), len(searched.pairs)))]
+        held = lessons.of(self._graphs(subject, transcoders, few, progress), few)
+        return chosen(lots, held, search, self.seed)
 
     def _attribution(self) -> Attribution:
         return Attribution(max_features=self.max_features, skip=self.skip)

@@ -10,6 +10,8 @@ from torch import Tensor
 from subcircuit import metrics
 from subcircuit.batching import batched
 from subcircuit.errors import NumericalError
+from subcircuit.parallel.group import summed
+from subcircuit.parallel.rows import own
 from subcircuit.prompts import Prompts
 
 __all__ = ["MOMENTS", "Room", "adam", "moments", "require_finite", "seeded", "step_rows"]
@@ -62,19 +64,24 @@ class Room:
         run: Callable[[Tensor], Float[Tensor, "some vocab"]],
     ) -> float:
         """Add the gradient of `weight * KL(full || run)` over these rows to the leaves' own, and return KL."""
-        found = []
+        mine, found = own(rows), torch.zeros((), dtype=torch.float64)
+        total = [torch.zeros_like(leaf) for leaf in leaves]
 
         def part(which: Tensor) -> None:
-            some = rows[which]
+            some = mine[which]
             logits = run(some)
             kl = metrics.kl(full[some].to(logits.device), logits).sum() / len(rows)
             slopes = torch.autograd.grad(weight * kl, leaves)
-            for leaf, slope in zip(leaves, slopes, strict=True):
-                leaf.grad = slope if leaf.grad is None else leaf.grad + slope
-            found.append(float(kl.detach()))
+            for sum_, slope in zip(total, slopes, strict=True):
+                sum_ += slope
+            found.add_(float(kl.detach()))
 
-        self.pairs = batched(part, prompts.lengths[rows], min(self.pairs, len(rows)))
-        return sum(found)
+        if len(mine):
+            self.pairs = batched(part, prompts.lengths[mine], min(self.pairs, len(mine)))
+        summed(*total, found)
+        for leaf, slope in zip(leaves, total, strict=True):
+            leaf.grad = slope if leaf.grad is None else leaf.grad + slope
+        return float(found)
 
 
 def require_finite(step: int, loss: float, leaves: Iterable[Tensor]) -> None:

@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from subcircuit import metrics
-from subcircuit.batching import batched
 from subcircuit.circuit import Circuit
 from subcircuit.edge_tables import Edges, best, connected, live_nodes, node_scores
 from subcircuit.edges import rewired, rewired_logits, writer_sites
 from subcircuit.errors import NumericalError
 from subcircuit.intervention import Reference
 from subcircuit.methods._study import Settings, Study
+from subcircuit.parallel.rows import shared
 from subcircuit.progress import Progress
 from subcircuit.sites import Site
 from subcircuit.subject import Subject
@@ -82,7 +82,7 @@ class EdgeStudy(Study):
             kl = metrics.kl(self.whole[rows], logits).sum() / len(self.held_out)
             total.add_(torch.autograd.grad(kl, table)[0])
 
-        batched(add, self.held_out.clean.lengths, self.settings.batch)
+        shared(add, self.held_out.clean.lengths, self.settings.batch, total)
         return total
 
     def smallest(self, ranks: Table, budget: float, tell: Progress) -> Truth:

@@ -20,6 +20,7 @@ from subcircuit.methods._edge_study import EdgeStudy
 from subcircuit.methods._lasso_columns import Columns, Moment, Outer, Parts, components, factors, read
 from subcircuit.methods._lasso_views import Recorder, Rows, Sink, Views
 from subcircuit.methods._study import Settings
+from subcircuit.parallel.group import summed
 from subcircuit.progress import Progress
 from subcircuit.regression.normal import Grams
 from subcircuit.sites import Kind, Site
@@ -188,6 +189,8 @@ class LassoStudy(EdgeStudy):
             outer.add(columns[last:], views.sink.double() @ output, folds[1])
 
         self.recorder.sweep(add, tell, "gram")
+        for each in (inner, outer):
+            _of_all(each)
         return inner, outer.whitened(sources.size) if own.standardise and own.channels else outer
 
     def _readers(self, site: Site, unit: int) -> tuple[int, ...]:
@@ -213,6 +216,10 @@ class LassoStudy(EdgeStudy):
             _require_finite(output.sums, "the logits")
 
         self.recorder.sweep(add, tell, "activations")
+        for each in (*inner, output):
+            rows = torch.tensor(each.rows)
+            summed(each.products, each.sums, rows)
+            each.rows = int(rows)
         centre = self.own.rows != "differences"
         return [outer.moment(centre=centre) for outer in inner], output.moment(centre=centre), inner[0].rows
 
@@ -231,6 +238,13 @@ class LassoStudy(EdgeStudy):
                 f"Gram matrices of {sources:,} columns take {needed / 2**30:.0f} GB; the limit is {ROOM / 2**30:.0f}",
                 "take fewer --channels for each part (8), or fewer --folds",
             )
+
+
+def _of_all(grams: Grams) -> None:
+    """The rows of every process, where several share them."""
+    counts = torch.tensor(grams.counts)
+    summed(grams.products, grams.squares, grams.sums, counts)
+    grams.counts = counts.tolist()
 
 
 def _require_finite(sums: Tensor, where: str) -> None:

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from subcircuit.batching import batched
 from subcircuit.metrics import logit_difference
+from subcircuit.parallel.group import count
+from subcircuit.parallel.rows import shared
 from subcircuit.progress import Progress
 from subcircuit.sites import Site
 from subcircuit.subject import Prompts, Subject
@@ -104,13 +105,13 @@ class Recorder:
         return 1 if self.sink == "logit-difference" else len(self.answers)
 
     def sweep(self, add: Callable[[Views], None], tell: Progress, phase: str) -> None:
-        """Every batch of pairs, as it was recorded before where it was kept."""
+        """Every batch of this process's share of the pairs, as it was recorded before where it was kept."""
         done = 0
 
         def told(views: Views, pairs: int) -> None:
             nonlocal done
             add(views)
-            done = min(done + pairs, len(self.pairs))
+            done = min(done + pairs * count(), len(self.pairs))
             tell(phase, done, len(self.pairs))
 
         def run(chosen: Tensor) -> None:
@@ -124,7 +125,7 @@ class Recorder:
             for views, pairs in self.kept:
                 told(views, pairs)
             return
-        batched(run, self.pairs.clean.lengths, self.batch_size)
+        shared(run, self.pairs.clean.lengths, self.batch_size)
         self.kept = fresh
 
     def _views(self, chosen: Tensor) -> Views:

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from subcircuit import metrics
-from subcircuit.batching import batched
 from subcircuit.intervention import Reference, masked_logits, masking
 from subcircuit.methods._study import Study, require_finite
+from subcircuit.parallel.rows import shared
 from subcircuit.sites import Site
 from subcircuit.subject import Prompts
 
@@ -82,7 +82,7 @@ class Patching:
             change = run.sign * (self._judge(logits, row) - run.base[row])
             total.index_add_(0, place, change.double() / pairs)
 
-        self.room = batched(add, run.prompts.lengths.repeat(places), self.room)
+        self.room = shared(add, run.prompts.lengths.repeat(places), self.room, total)
         return total
 
     def _patched(self, run: Run, site: Site, row: Tensor, gates: Tensor) -> Float[Tensor, "item vocab"]:

@@ -16,6 +16,7 @@ from subcircuit.methods._descent import MOMENTS, Room, adam, moments, require_fi
 from subcircuit.methods._node_study import NodeStudy
 from subcircuit.methods._plan import LogAlpha, Plan, by_site, schedule, worth
 from subcircuit.methods._start import first_gates
+from subcircuit.parallel.group import of_first
 from subcircuit.progress import Progress
 from subcircuit.sites import Kind, Site
 
@@ -190,6 +191,8 @@ class Search:
         loss = float(target.detach()) + weight * kl
         require_finite(step, loss, self.log_alpha.values())
         self.optimiser.step()
+        for name, value in of_first(self._named).items():  # machines of two makes round differently
+            self.log_alpha[Kind(name)].data.copy_(value)
         for value in self.log_alpha.values():
             plan.relaxation.clamp_(value)
         size = float(cost.detach())

@@ -1,12 +1,14 @@
 """Where the gates of node pruning start: all open, or ranked by integrated gradients of KL."""
 
 import torch
+from torch import Tensor
 
 from subcircuit import metrics
 from subcircuit.gradients import attribution, coarsen
 from subcircuit.intervention import masking
 from subcircuit.methods._node_study import NodeStudy
 from subcircuit.methods._plan import COARSE_START, FINE_START, LogAlpha, Plan, by_site, ranked
+from subcircuit.parallel.rows import gathered
 from subcircuit.progress import Progress
 from subcircuit.sites import Site
 
@@ -59,8 +61,12 @@ def _attributions(plan: Plan, study: NodeStudy, tell: Progress) -> LogAlpha:
 @torch.no_grad()
 def _kl(plan: Plan, study: NodeStudy, gates: LogAlpha) -> float:
     """KL of the relaxed gates on a few discovery pairs."""
-    rows = torch.arange(min(2 * plan.batch, len(study.pairs)))
+    few = min(2 * plan.batch, len(study.pairs))
     mask = {kind: plan.relaxation(value, torch.Generator().manual_seed(plan.seed)) for kind, value in gates.items()}
-    with masking(study.subject, by_site(mask), study.corrupted(rows)):
-        logits = study.subject.logits(study.pairs.clean[rows])
-    return float(metrics.kl(study.full[rows].to(logits.device), logits).mean())
+
+    def run(rows: Tensor) -> Tensor:
+        with masking(study.subject, by_site(mask), study.corrupted(rows)):
+            logits = study.subject.logits(study.pairs.clean[rows])
+        return metrics.kl(study.full[rows].to(logits.device), logits)
+
+    return float(gathered(run, study.pairs.clean.lengths[:few], few).mean())

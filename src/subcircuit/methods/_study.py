@@ -4,6 +4,7 @@ The memory holds what is already computed; with a folder it outlives an interrup
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from subcircuit.circuit import Origin
 from subcircuit.errors import Interrupted, NumericalError, UnknownName, UsageError
 from subcircuit.finishing import Validation
 from subcircuit.intervention import ACTING, Fill, Reference, acting
+from subcircuit.parallel.group import count, first_says, of_first, rank, require_same
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs, Task
@@ -53,7 +55,9 @@ class Settings(Protocol):
 class Study:
     """What a method is run on: a model, discovery prompts and validation prompts, and what it has computed so far.
 
-    Raises UsageError where the folder holds the state of another search.
+    Of several processes only the first one reads and writes the folder.
+
+    Raises UsageError where the folder holds the state of another search, or another process was started on other work.
     """
 
     def __init__(
@@ -70,9 +74,8 @@ class Study:
         self.pairs = pairs or task.pairs(subject.tokenizer, settings.pairs, seed=settings.seed, split="train")
         self.kinds = gated(settings.kinds)
         self.sites = subject.sites(*self.kinds)
-        self.path = folder / "search.safetensors" if folder else None
-        values = asdict(cast(Any, settings)) | self._identity()
-        self.memory = (Checkpoint.load(self.path, values) if self.path else None) or Checkpoint(values)
+        self.path = folder / "search.safetensors" if folder and rank() == 0 else None
+        self.memory = self._remembered(asdict(cast(Any, settings)) | self._identity())
 
     def reference(self, by: Pairs, *, share: float = 0.5, swapped: bool = False) -> Reference:
         """What fills nodes of these prompts that are off, cached in `share` of the memory for caches.
@@ -151,6 +154,13 @@ class Study:
             result=result,
         )
 
+    def _remembered(self, values: dict[str, Any]) -> Checkpoint:
+        """What the folder holds. All processes go on from what the first one reads."""
+        if count() > 1:
+            require_same(_work(values) | {"configuration": self.subject.model.config.to_json_string()})
+        saved = (Checkpoint.load(self.path, values) if self.path else None) or Checkpoint(values)
+        return Checkpoint(values, of_first(saved.tensors), json.loads(first_says(json.dumps(saved.facts))))
+
     def _task_options(self) -> dict[str, Any]:
         task = self.task
         return asdict(task) if is_dataclass(task) and not isinstance(task, type) else {}
@@ -164,6 +174,11 @@ class Study:
         model = {"model": subject.name, "revision": subject.revision, "dtype": str(subject.dtype)}
         task = {"task": self.task.name, "task_options": self._task_options()}
         return model | task | {"prompts": digest.hexdigest()[:16]}
+
+
+def _work(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes two processes' work the same: paths, of which each machine may have its own, are told by content."""
+    return {name: value for name, value in values.items() if name not in ("model", "task", "task_options")}
 
 
 def gated(kinds: str) -> list[Kind]:

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from subcircuit.batching import batched
 from subcircuit.circuit import Circuit
 from subcircuit.errors import NumericalError, UsageError
 from subcircuit.intervention import Fill
 from subcircuit.methods._components import Components, Cost
 from subcircuit.methods._study import Settings, Study
+from subcircuit.parallel.rows import shared
 from subcircuit.positions import parts_of
 from subcircuit.replacement import Direction, Replacement
 from subcircuit.subject import Subject
@@ -108,7 +108,7 @@ class Tracing(Study):
                 logits = self.replacing.run(row, self.components.gates(masks[mask].float()))
             total.index_add_(0, mask, self.replacing.change(logits, row).double() / pairs)
 
-        batched(add, lengths, self.settings.batch)
+        shared(add, lengths, self.settings.batch, total)
         self.passes += len(lengths)
         self.require_finite(total)
         return total.float()
@@ -116,19 +116,19 @@ class Tracing(Study):
     def slopes(self, m: Float[Tensor, " component"]) -> tuple[float, Float[Tensor, " component"]]:
         """Mean change of the metric at shares `m`, and its gradient. Raises NumericalError."""
         m, pairs = m.detach().clone().requires_grad_(), len(self.pairs)
-        slopes, found = torch.zeros(len(m)), []
+        slopes, found = torch.zeros(len(m)), torch.zeros((), dtype=torch.float64)
 
         def add(rows: Tensor) -> None:
             change = self.replacing.change(self.replacing.run(rows, self.components.gates(m)), rows, smooth=True)
             (slope,) = torch.autograd.grad(change.sum() / pairs, m)
             slopes.add_(slope)
-            found.append(float(change.detach().sum()) / pairs)
+            found.add_(float(change.detach().sum()) / pairs)
 
-        batched(add, self.replacing.prompts.lengths, self.settings.batch)
+        shared(add, self.replacing.prompts.lengths, self.settings.batch, slopes, found)
         self.passes += pairs
-        self.require_finite(torch.tensor(found))
+        self.require_finite(found)
         self.require_finite(slopes)
-        return sum(found), slopes
+        return float(found), slopes
 
     def require_finite(self, found: Tensor) -> None:
         """Raise NumericalError, naming the metric, when a change or a slope is no number."""

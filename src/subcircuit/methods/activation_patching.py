@@ -18,6 +18,7 @@ from subcircuit.errors import DataError, UnknownName, UsageError
 from subcircuit.methods._patching import Direction, Metric, Patching, directions
 from subcircuit.methods._ranked import check_target, circuit
 from subcircuit.methods._study import Study, check, require, require_room
+from subcircuit.parallel.group import rank
 from subcircuit.progress import Progress, silent
 from subcircuit.sites import Site
 from subcircuit.subject import Subject
@@ -71,7 +72,8 @@ class ActivationPatching:
             scores = _each_site(study, patching, "", 0, "patching", progress)
             if folder and length:
                 maps = _each_site(study, patching, " positions", length, "positions", progress)
-                _save({str(site): effects for site, effects in maps.items()}, folder / MAP)
+                if rank() == 0:
+                    _save({str(site): effects for site, effects in maps.items()}, folder / MAP)
             return circuit(study, scores, self, progress, gap=patching.gap, passes=passes)
 
     def __post_init__(self) -> None:

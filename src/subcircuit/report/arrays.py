@@ -12,17 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Arrays", "Place", "packed"]
+__all__ = ["Arrays", "Part", "Place", "packed"]
 
 DTYPES: dict[str, str] = {"f4": "<f4", "u1": "<u1", "u2": "<u2", "u4": "<u4"}
 ALIGNED = 8  # bytes; a typed array may only begin at a multiple of its item's size
 FAST = 6  # level of gzip: scores are noise in their low bits, and higher levels gain next to nothing
 
 
-class Place(BaseModel):
-    """Where an array lies among the others."""
+class Part(BaseModel):
+    """The root of all that the page is told."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Place(Part):
+    """Where an array lies among the others."""
 
     dtype: Literal["f4", "u1", "u2", "u4"]
     shape: list[int]

@@ -9,6 +9,8 @@ from importlib.resources import files
 from pydantic import BaseModel
 
 from subcircuit.report.arrays import Arrays, packed
+from subcircuit.report.concepts import ConceptPayload
+from subcircuit.report.graphs import GraphPayload
 from subcircuit.report.payload import Payload
 
 __all__ = ["page"]
@@ -17,7 +19,7 @@ POLICY = "default-src 'none'; script-src '{script}'; style-src '{style}'; base-u
 LIVE = "; connect-src 'self'"  # of a page that is served
 
 
-def page(content: Payload, arrays: Arrays, live: BaseModel | None = None) -> str:
+def page(content: Payload | GraphPayload | ConceptPayload, arrays: Arrays, live: BaseModel | None = None) -> str:
     """The whole file. With `live`, which tells of a model behind it, the page may ask the server it came from."""
     script, style = (_static(name) for name in ("viewer.js", "viewer.css"))
     policy = POLICY.format(script=_hash(script), style=_hash(style)) + LIVE * (live is not None)
@@ -29,7 +31,7 @@ def page(content: Payload, arrays: Arrays, live: BaseModel | None = None) -> str
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <meta name="generator" content="subcircuit {version("subcircuit")}">
-<title>{escape(_title(content))}</title>
+<title>{escape(content.title)}</title>
 <style>{style}</style>
 </head>
 <body>
@@ -49,12 +51,6 @@ def _block(live: BaseModel | None) -> str:
     return (
         f'\n<script type="application/json" id="live">{live.model_dump_json().replace("<", chr(92) + "u003c")}</script>'
     )
-
-
-def _title(content: Payload) -> str:
-    first = content.runs[0].origin
-    more = f" and {len(content.runs) - 1} more" if len(content.runs) > 1 else ""
-    return f"{first.task} in {first.model}: {first.method}{more}"
 
 
 def _static(name: str) -> str:

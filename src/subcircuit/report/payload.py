@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from subcircuit.circuit import Circuit
 from subcircuit.evaluation import BudgetCurves, Evidence, FullEvidence, TokenEffects
@@ -13,7 +13,7 @@ from subcircuit.evaluation.comparison import Comparison, Scored, compare
 from subcircuit.evaluation.ranking import effects, finest
 from subcircuit.evaluation.setting import traced
 from subcircuit.records import Origin, Size
-from subcircuit.report.arrays import Arrays, Place
+from subcircuit.report.arrays import Arrays, Part, Place
 from subcircuit.report.budgets import Budget, budgets
 from subcircuit.report.commands import commands
 from subcircuit.report.edges import EdgeList, edge_list
@@ -22,12 +22,6 @@ from subcircuit.runs import FILES, Run, RunFolder
 from subcircuit.sites import PARENT, Kind
 
 __all__ = ["Grid", "PageRun", "Payload", "payload"]
-
-
-class Part(BaseModel):
-    """The root of all that the page is told."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Grid(Part):
@@ -72,6 +66,13 @@ class Payload(Part):
 
     runs: list[PageRun]
     comparison: Comparison | None = Field(description="of several runs")
+
+    @property
+    def title(self) -> str:
+        """What a browser shows above the page."""
+        first = self.runs[0].origin
+        more = f" and {len(self.runs) - 1} more" if len(self.runs) > 1 else ""
+        return f"{first.task} in {first.model}: {first.method}{more}"
 
 
 def payload(*folders: str) -> tuple[Payload, Arrays]:
