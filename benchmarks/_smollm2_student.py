@@ -36,7 +36,6 @@ ARMS: dict[str, tuple[Loss, float]] = {  # the loss, and the share of batches th
     "plain on-policy": (Loss(tau=math.inf), 1.0),
     "forward KL, teacher's text": (Loss(objective="forward-kl"), 0.0),
     "supervised, teacher's text": (Loss(objective="supervised"), 0.0),
-    "entropy-aware, reverse KL over the vocabulary": (Loss(reverse="full"), 1.0),
 }
 TASKS = ("ioi", "gendered-pronoun")
 CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"  # as the teacher was taught to be asked
