@@ -37,7 +37,7 @@ def placed(subject: Subject, site: str, training: Training, texts: tuple[str, ..
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=int, default=16_384)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--texts", type=int, default=100, help="of each of the four kinds")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
