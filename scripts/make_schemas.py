@@ -24,6 +24,7 @@ from subcircuit.extraction import Extraction
 from subcircuit.graphs.study import FeatureCircuit
 from subcircuit.records import CircuitFile
 from subcircuit.runs import Run
+from subcircuit.shards.store import Manifest
 
 FOLDER = Path(__file__).parent.parent / "src" / "subcircuit" / "schemas"
 FILES: dict[str, type[BaseModel]] = {
@@ -32,6 +33,7 @@ FILES: dict[str, type[BaseModel]] = {
     "evidence": Evidence,
     "full": FullEvidence,
     "run": Run,
+    "shards": Manifest,
     "tokens": TokenEffects,
 }
 OUTPUTS: dict[str, type[BaseModel]] = {

@@ -99,6 +99,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_command_runs(page: Path, command: str, folder: Path) -> None:
     if command.startswith("subcircuit view"):
         pytest.skip("a server runs until it is told to stop; test_view_page does that")
+    if "--launcher slurm" in command:
+        pytest.skip("needs a cluster; jobs of Slurm are tested on a local stand-in")
     if any(word in command for word in NEEDS_HUB):
         pytest.skip("needs a hub; loading by hub name is tested on a local stand-in")
     done = run(shlex.split(command)[1:], folder)

@@ -32,7 +32,7 @@ NAMES = (
         "hierarchy",
         "import",
     ),
-    *("list", "plan", "pull", "push", "report", "run", "score", "show", "tokens", "view"),
+    *("list", "plan", "pull", "push", "report", "run", "score", "shards", "show", "tokens", "view"),
 )
 
 

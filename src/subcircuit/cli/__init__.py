@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from subcircuit.cli._features import check_features, train_features
 from subcircuit.cli._find import find
 from subcircuit.cli._graph import graph
 from subcircuit.cli._graph_search import hierarchy
+from subcircuit.cli._launch import LAUNCH, SHARDED
 from subcircuit.cli._list import list_
 from subcircuit.cli._options import parameters, signed
 from subcircuit.cli._plan import plan_find, plan_score
@@ -106,9 +107,9 @@ def _app() -> typer.Typer:
     app.callback()(_root)
     app.command("list")(list_)
     app.command("check")(check)
-    app.add_typer(_methods(find, "Find the circuit of a task in a model."), name="find")
+    app.add_typer(_methods(find, "Find the circuit of a task in a model.", SHARDED), name="find")
     app.add_typer(_plans(), name="plan")
-    app.command("score")(score)
+    app.command("score", help=score.__doc__)(signed(score, LAUNCH))
     app.command("show")(show)
     app.command("compare")(compare)
     app.command("report")(report)
@@ -128,12 +129,13 @@ def _app() -> typer.Typer:
     return app
 
 
-def _methods(verb: Callable[..., None], told: str) -> typer.Typer:
-    """A verb with a command per method, its options the method's settings."""
+def _methods(verb: Callable[..., None], told: str, sharded: Sequence[str] = ()) -> typer.Typer:
+    """A verb with a command per method, its options the method's settings; a launcher's too, where it is `sharded`."""
     methods = typer.Typer(cls=Methods, no_args_is_help=True, help=told)
     methods.callback()(lambda: None)
     for name in plugins.names("methods"):
-        methods.command(name, help=plugins.summary("methods", name))(signed(verb, parameters(name)))
+        options = [*parameters(name), *(LAUNCH if name in sharded else ())]
+        methods.command(name, help=plugins.summary("methods", name))(signed(verb, options))
     return methods
 
 

@@ -14,6 +14,7 @@ import typer
 
 from subcircuit import plugins
 from subcircuit.cli._found import circuits_of, report, status
+from subcircuit.cli._launch import launcher_of, taken
 from subcircuit.cli._options import task_options
 from subcircuit.cli._plan import require_memory
 from subcircuit.cli._progress import shown
@@ -26,6 +27,7 @@ from subcircuit.runs import STATE, Run, RunFolder
 
 if TYPE_CHECKING:
     from subcircuit.circuit import Circuit
+    from subcircuit.shards.launcher import Launcher
     from subcircuit.subject import Subject
     from subcircuit.tasks._base import Task
 
@@ -45,6 +47,7 @@ class Request:
     task_options: dict[str, Any]
     preset: str | None
     settings: dict[str, Any]  # those that were given
+    launcher: "Launcher | None"  # of methods that are cut into shards
 
 
 def find(
@@ -71,8 +74,10 @@ def find(
     screen, folder = Screen(json=json and first, quiet=quiet or not first), RunFolder(out)
     options = task_options(task, task_option or [], drop_bad)
     preset = _preset(str(ctx.info_name), settings.pop("preset", None))
+    launch = taken(settings)
+    launcher = launcher_of(out, device, launch) if launch else None
     given = {name: value for name, value in settings.items() if value is not None}
-    request = Request(str(ctx.info_name), model, revision, dtype, device, task, options, preset, given)
+    request = Request(str(ctx.info_name), model, revision, dtype, device, task, options, preset, given, launcher)
     with screen.logging(), stoppable(), _together():
         if not first:
             return _help(request, folder, screen)
@@ -107,7 +112,7 @@ def _search(request: Request, folder: RunFolder, saved: Run | None, screen: Scre
         subject = _load(request, screen, progress)
         run = _begun(request, saved, subject, asdict(method))
         with _recorded(run, folder, start, anew=saved is None):
-            _save(run, folder, _circuits(method, subject, task, folder.path, progress))
+            _save(run, folder, _circuits(method, subject, task, folder.path, progress, request.launcher))
 
 
 @contextmanager
@@ -140,11 +145,19 @@ def _agreed(going: bool) -> bool:
     return first_says("on" if going else "") == "on"
 
 
-def _circuits(method: Any, subject: "Subject", task: "Task", folder: Path, progress: Progress) -> "list[Circuit]":
+def _circuits(
+    method: Any,
+    subject: "Subject",
+    task: "Task",
+    folder: Path,
+    progress: Progress,
+    launcher: "Launcher | None" = None,
+) -> "list[Circuit]":
     if hasattr(method, "family"):
         found: list[Circuit] = method.family(subject, task, folder=folder, progress=progress)
         return found
-    return [method.find(subject, task, folder=folder, progress=progress)]
+    more = {"launcher": launcher} if launcher and launcher.place != "here" else {}  # here, it remembers by itself
+    return [method.find(subject, task, folder=folder, progress=progress, **more)]
 
 
 def _method(request: Request) -> Any:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from subcircuit.cli._launch import launcher_of
 from subcircuit.cli._model import model_of
 from subcircuit.cli._progress import shown
 from subcircuit.cli._shell import Screen, stoppable
@@ -40,6 +41,7 @@ def score(
     force: Annotated[bool, typer.Option("--force", help="score although the model's weights have changed")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, no notes")] = False,
+    **launch: Any,
 ) -> None:
     """Score a circuit on held-out prompts, beside its controls; writes evidence.json and tokens.json.
 
@@ -47,7 +49,8 @@ def score(
     that attribution patching and integrated gradients would choose. tokens.json has a few prompts token by token. With
     --full, full.json holds more: faithfulness at ten sizes, the model without the circuit, the circuit without single
     nodes, tests, and other seeds' circuits. With --rivals, budgets.json has what other searches of causal tracing find
-    at the same sizes, and what they take.
+    at the same sizes, and what they take. With --launcher, the random circuits and the searches with other seeds are
+    run in jobs; a score that was stopped goes on with the same command.
     """
     if split not in SPLITS:
         raise UnknownName("split", split, SPLITS)
@@ -56,8 +59,13 @@ def score(
         if name not in RIVALS:
             raise UnknownName("rival", name, RIVALS)
     origin = RunFolder(folder).circuit().origin
+    launcher = launcher_of(folder, device, launch)
     screen = Screen(json=json, quiet=quiet)
-    with screen.logging(), stoppable(), shown(screen.err, quiet=quiet) as progress:
+    with (
+        screen.logging(),
+        stoppable(f"random circuits that are done stay in {launcher.folder}"),
+        shown(screen.err, quiet=quiet) as progress,
+    ):
         from subcircuit.circuit import Circuit
         from subcircuit.evaluation import budget_curves, evidence, full_evidence, token_effects
         from subcircuit.tasks._resolve import task as resolve
@@ -67,6 +75,7 @@ def score(
         subject = model_of(origin, device, force, screen, progress)
         steps = Steps(progress, ROWS + controls + (FULL + exact + seeds + optimal // 10 if full else 0))
         on: dict[str, Any] = {"n": pairs, "split": split, "controls": controls, "seed": seed, "on_step": steps}
+        on["launcher"] = launcher
         if full:
             found, more = full_evidence(subject, circuit, task, exact=exact, seeds=seeds, optimal_steps=optimal, **on)
         else:

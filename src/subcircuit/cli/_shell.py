@@ -107,13 +107,13 @@ def trouble(error: SubcircuitError) -> Trouble:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Let SIGTERM stop what runs as Ctrl-C does. Raises Interrupted."""
+def stoppable(so_far: str = "nothing was written") -> Iterator[None]:
+    """Let SIGTERM stop what runs as Ctrl-C does. Raises Interrupted, which tells what is there `so_far`."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise Interrupted("stopped: nothing was written", "start again as before") from stop
+        raise Interrupted(f"stopped: {so_far}", "start again as before") from stop
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from subcircuit.circuit import Circuit, Size
 from subcircuit.errors import DataError
-from subcircuit.evaluation.edge_panel import panel_of
 from subcircuit.evaluation.panel import Panel
 from subcircuit.evaluation.setting import Setting
+from subcircuit.evaluation.sharded import Scoring, random_circuits
 from subcircuit.evaluation.traced_panel import shortcoming
 from subcircuit.scores import Estimate, Scores
+from subcircuit.shards.launcher import Launcher
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Split, Task
 
@@ -153,32 +154,27 @@ def evidence(
     seed: int = 0,
     batch_size: int = 32,
     cache_bytes: int = 2 << 30,
+    launcher: Launcher | None = None,
     on_step: Callable[[str], None] = lambda name: None,
 ) -> Evidence:
     """Score a circuit's hard mask on a split that played no part in finding it.
 
-    `on_step` is told the name of each row before it is run. Raises DataError when the task cannot give the prompts.
+    Args:
+        launcher: runs the random circuits, and keeps what each of them does; without it nothing is kept.
+        on_step: told the name of each row before it is run.
+
+    Raises DataError when the task cannot give the prompts, ResourceError when a job of the launcher fails.
     """
-    panel = panel_of(circuit).draw(
-        subject,
-        circuit,
-        task,
-        n=n,
-        split=split,
-        seed=seed,
-        batch_size=batch_size,
-        cache_bytes=cache_bytes,
-        on_step=on_step,
-    )
-    return of_panel(panel, split, controls)
+    scoring = Scoring(circuit, task, n, split, seed, batch_size, cache_bytes, launcher)
+    return of_panel(scoring.panel(subject, on_step), scoring, controls)
 
 
-def of_panel(panel: Panel, split: Split, controls: int) -> Evidence:
-    """The evidence on a panel's prompts, which are of `split`."""
+def of_panel(panel: Panel, scoring: Scoring, controls: int) -> Evidence:
+    """The evidence on a panel's prompts."""
     circuit = panel.circuit
     return Evidence(
         setting=Setting.of(circuit, panel.ablated),
-        split=split,
+        split=scoring.split,
         pairs=len(panel.pairs),
         reference=circuit.origin.reference,
         seed=panel.seed,
@@ -186,7 +182,7 @@ def of_panel(panel: Panel, split: Split, controls: int) -> Evidence:
         circuit=panel.scores(panel.chosen),
         attribution=panel.ranked("attribution", "logit-difference", 1),
         integrated=panel.ranked("integrated gradients", "kl", 5),
-        random=panel.random(controls),
+        random=random_circuits(panel, controls, scoring),
         full=panel.scores(panel.whole),
         empty=panel.scores(panel.empty),
         prompts={name: [round(x, 5) for x in values.tolist()] for name, values in _by_prompt(panel).items()},

@@ -5,6 +5,7 @@ complement has the edges that the circuit has not. Controls hold as many edges a
 attribution (EAP) and its integrated form over inputs.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import cast
 
@@ -78,12 +79,10 @@ class EdgePanel(Panel):
         )
         return self.scores(self.table(name, self._best(scores.abs())))
 
-    def random(self, draws: int) -> list[Scores]:
+    def _lot(self, generator: torch.Generator) -> Callable[[str], PerPrompt]:
         """As many edges, drawn at random."""
-        generator = torch.Generator().manual_seed(self.seed)
-        lots = (torch.rand(self.edges.kept.shape, generator=generator) for _ in range(draws))
-        tables = (self.table(f"random {draw + 1} of {draws}", self._best(each)) for draw, each in enumerate(lots))
-        return [self.scores(found) for found in tables]
+        lots = torch.rand(self.edges.kept.shape, generator=generator)
+        return lambda name: self.table(name, self._best(lots))
 
     def _closed(self) -> PerPrompt:
         return self.table("empty", torch.zeros_like(self.edges.kept))

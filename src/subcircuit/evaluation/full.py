@@ -19,7 +19,7 @@ from subcircuit.evaluation.completeness import (
 )
 from subcircuit.evaluation.controls import Evidence, of_panel
 from subcircuit.evaluation.curves import Curve, Order, curve
-from subcircuit.evaluation.edge_panel import EdgePanel, EdgeRanking, panel_of
+from subcircuit.evaluation.edge_panel import EdgePanel, EdgeRanking
 from subcircuit.evaluation.hypotheses import Redundancy, Tested, equivalence, independence, redundancy
 from subcircuit.evaluation.minimality import Minimality, coarse_kinds, inflated, minimality
 from subcircuit.evaluation.optimal import Optimal, optimal
@@ -27,8 +27,10 @@ from subcircuit.evaluation.outliers import Outliers, outliers
 from subcircuit.evaluation.panel import Panel
 from subcircuit.evaluation.ranking import NodeRanking
 from subcircuit.evaluation.setting import Setting, traced
-from subcircuit.evaluation.stability import Stability, again, by_prompt, over_prompts, over_seeds
+from subcircuit.evaluation.sharded import Scoring, other_seeds
+from subcircuit.evaluation.stability import Stability, by_prompt, over_prompts, over_seeds
 from subcircuit.scores import Estimate
+from subcircuit.shards.launcher import Launcher
 from subcircuit.sites import Node
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Split, Task
@@ -108,6 +110,7 @@ def full_evidence(
     optimal_steps: int = 0,
     batch_size: int = 32,
     cache_bytes: int = 2 << 30,
+    launcher: Launcher | None = None,
     on_step: Callable[[str], None] = lambda name: None,
 ) -> tuple[Evidence, FullEvidence]:
     """The evidence and all the rest, on the same prompts.
@@ -116,27 +119,19 @@ def full_evidence(
         exact: nodes whose removal is measured by a run; the others are estimated to first order.
         seeds: circuits in the comparison over seeds, this one included; each other is a search. Below 2 = none.
         optimal_steps: steps in which the constants of optimal ablation are fitted; 0 = not at all.
+        launcher: runs the random circuits and the searches with other seeds, and keeps what each gives.
         on_step: told the name of each run before it begins.
 
-    Raises UsageError for a causal tracing: these measures ask what a circuit does alone.
+    Raises UsageError for a causal tracing: these measures ask what a circuit does alone. Otherwise as `evidence` does.
     """
     if traced(circuit):
         raise UsageError(
             "curves, completeness and tests are of circuits that run alone, and a causal tracing is what is replaced",
             "score it without --full",
         )
-    panel = panel_of(circuit).draw(
-        subject,
-        circuit,
-        task,
-        n=n,
-        split=split,
-        seed=seed,
-        batch_size=batch_size,
-        cache_bytes=cache_bytes,
-        on_step=on_step,
-    )
-    table = of_panel(panel, split, controls)
+    scoring = Scoring(circuit, task, n, split, seed, batch_size, cache_bytes, launcher)
+    panel = scoring.panel(subject, on_step)
+    table = of_panel(panel, scoring, controls)
     found = _measured(panel, split)
     more: dict[str, Any] = {"stability": []}
     if circuit.edges is None:
@@ -144,7 +139,9 @@ def full_evidence(
         more["stability"] = [over_prompts(circuit, subject, by_prompt(panel), seed=seed)]
         more["optimal"] = optimal(panel, optimal_steps) if optimal_steps else None
     if seeds > 1:
-        more["stability"].append(over_seeds(circuit, _told(again(circuit, subject, task), on_step), seeds))
+        start = circuit.origin.seed
+        others = other_seeds(panel, range(start + 1, start + seeds), scoring)
+        more["stability"].append(over_seeds(circuit, others))
     return table, found.model_copy(update=more | {"passes": panel.passes})
 
 
@@ -182,11 +179,3 @@ def _of_nodes(panel: Panel, exact: int) -> dict[str, Any]:
         "minimality": drops,
         "redundancy": redundancy(changes, inflated(panel), drops.setting),
     }
-
-
-def _told(find: Callable[[int], Circuit], on_step: Callable[[str], None]) -> Callable[[int], Circuit]:
-    def told(seed: int) -> Circuit:
-        on_step(f"searching again with seed {seed}")
-        return find(seed)
-
-    return told

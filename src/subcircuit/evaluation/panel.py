@@ -14,6 +14,7 @@ from torch import Tensor
 
 from subcircuit.circuit import Circuit, Kept, matched, sizes
 from subcircuit.errors import DataError
+from subcircuit.evaluation.lots import Lots
 from subcircuit.evaluation.setting import Ablated
 from subcircuit.gradients import Objective, attribution, coarsen
 from subcircuit.intervention import Fill, Filling, Reference, acting, effective, masked_logits
@@ -129,14 +130,18 @@ class Panel:
         ranks = {site: score.abs() for site, score in coarsen(self.subject, scores, list(Kind)).items()}
         return self.scores(self.run(name, self._matched(ranks)))
 
-    def random(self, draws: int) -> list[Scores]:
-        """Circuits of this size drawn at random."""
-        generator = torch.Generator().manual_seed(self.seed)
-        found = []
-        for draw in range(draws):
-            lots = {site: torch.rand(len(truth), generator=generator) for site, truth in self.circuit.kept.items()}
-            found.append(self.scores(self.run(f"random {draw + 1} of {draws}", self._matched(lots))))
-        return found
+    def drawn(self, number: int, of: int) -> PerPrompt:
+        """What a random circuit of this size does. The number names the same circuit, whoever runs it."""
+        return self.lots[number](f"random {number + 1} of {of}")
+
+    @cached_property
+    def lots(self) -> Lots[Callable[[str], PerPrompt]]:
+        """Random circuits, each to be run under a name."""
+        return Lots(self._lot, self.seed)
+
+    def _lot(self, generator: torch.Generator) -> Callable[[str], PerPrompt]:
+        lots = {site: torch.rand(len(truth), generator=generator) for site, truth in self.circuit.kept.items()}
+        return lambda name: self.run(name, self._matched(lots))
 
     def _full(self) -> Float[Tensor, "prompt vocab"]:
         return masked_logits(self.subject, self.pairs.clean, {}, self.reference, batch_size=self.batch_size)

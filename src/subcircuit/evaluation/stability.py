@@ -27,7 +27,17 @@ from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs, Task
 
-__all__ = ["Stability", "again", "agreement", "by_prompt", "jaccard", "members", "over_prompts", "over_seeds"]
+__all__ = [
+    "Members",
+    "Stability",
+    "again",
+    "agreement",
+    "by_prompt",
+    "jaccard",
+    "members",
+    "over_prompts",
+    "over_seeds",
+]
 
 Members = Mapping[str, Bool[Tensor, " member"]]
 ByPrompt = Mapping[Site, Float[Tensor, "prompt unit"]]
@@ -73,16 +83,14 @@ def agreement(circuits: Sequence[Members], seed: int = 0) -> dict[str, Estimate]
     return found
 
 
-def over_seeds(circuit: Circuit, find: Callable[[int], Circuit], seeds: int = 5) -> Stability:
-    """The circuit and those of `seeds - 1` further seeds, each a search of its own."""
-    start = circuit.origin.seed
-    circuits = [circuit, *(find(start + step) for step in range(1, seeds))]
+def over_seeds(circuit: Circuit, others: Sequence[Members]) -> Stability:
+    """The circuit and those that its search finds with further seeds."""
     return Stability(
         setting=Setting.of(circuit, ""),
         over="seeds",
         method=circuit.origin.method,
-        runs=seeds,
-        jaccard=agreement([members(each.kept, each.edges) for each in circuits]),
+        runs=1 + len(others),
+        jaccard=agreement([members(circuit.kept, circuit.edges), *others]),
     )
 
 

@@ -6,7 +6,7 @@ or averaged on the way to the full replacement. Each has the effect on the metri
 Where nodes are replaced at parts of the positions, what is drawn and ranked is a node at a part, as many at each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import cast
 
@@ -79,14 +79,10 @@ class TracedPanel(Panel):
         ranks = {site: torch.stack([each[site] for each in slopes]).mean(0) for site in self.replaced}
         return self.scores(self.run(name, self._matched(ranks)))
 
-    def random(self, draws: int) -> list[Scores]:
+    def _lot(self, generator: torch.Generator) -> Callable[[str], PerPrompt]:
         """As many nodes drawn at random."""
-        generator = torch.Generator().manual_seed(self.seed)
-        found = []
-        for draw in range(draws):
-            lots = {site: torch.rand(truth.shape, generator=generator) for site, truth in self.replaced.items()}
-            found.append(self.scores(self.run(f"random {draw + 1} of {draws}", self._matched(lots))))
-        return found
+        lots = {site: torch.rand(truth.shape, generator=generator) for site, truth in self.replaced.items()}
+        return lambda name: self.run(name, self._matched(lots))
 
     def _matched(self, scores: Mapping[Site, Tensor]) -> Kept:
         if self.circuit.positions is None:

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from subcircuit.circuit import Circuit
 from subcircuit.errors import DataError, UnknownName, UsageError
+from subcircuit.methods._patch_grid import by_layers, effects_name
 from subcircuit.methods._patching import Direction, Metric, Patching, directions
 from subcircuit.methods._ranked import check_target, circuit
 from subcircuit.methods._study import Study, check, require, require_room
 from subcircuit.parallel.group import rank
 from subcircuit.progress import Progress, silent
+from subcircuit.shards.launcher import Launcher
 from subcircuit.sites import Site
 from subcircuit.subject import Subject
 from subcircuit.tasks._base import Pairs, Task
@@ -58,20 +60,24 @@ class ActivationPatching:
         *,
         folder: Path | None = None,
         progress: Progress = silent,
+        launcher: Launcher | None = None,
     ) -> Circuit:
-        """The circuit of the nodes with the largest effects, which are its scores.
+        """The circuit of the nodes with the largest effects, which are its scores; `launcher` patches layer by layer.
 
         Raises UsageError for more passes than the limit, DataError for positions over prompts of several lengths,
-        NumericalError when an effect is not finite, Interrupted when stopped while a `folder` keeps the state.
+        NumericalError when an effect is not finite, Interrupted when stopped while a `folder` keeps the state,
+        ResourceError when a job of the launcher fails.
         """
         study = Study("activation-patching", self, subject, task, pairs, folder)
         length = self._length(study, folder)
         passes = self._passes(study, length)
         with study.resumable():
             patching = Patching(study, self.direction, self.metric)
-            scores = _each_site(study, patching, "", 0, "patching", progress)
+            if launcher is not None:
+                by_layers(study, patching, self, length, launcher, progress)
+            scores = _each_site(study, patching, 0, "patching", progress)
             if folder and length:
-                maps = _each_site(study, patching, " positions", length, "positions", progress)
+                maps = _each_site(study, patching, length, "positions", progress)
                 if rank() == 0:
                     _save({str(site): effects for site, effects in maps.items()}, folder / MAP)
             return circuit(study, scores, self, progress, gap=patching.gap, passes=passes)
@@ -114,19 +120,17 @@ class ActivationPatching:
         return passes
 
 
-def _each_site(
-    study: Study, patching: Patching, suffix: str, length: int, phase: str, tell: Progress
-) -> dict[Site, Tensor]:
+def _each_site(study: Study, patching: Patching, length: int, phase: str, tell: Progress) -> dict[Site, Tensor]:
     """Effects site by site, each remembered as soon as it is there."""
     units = {site: study.subject.units(site.kind) for site in study.sites}
     done = 0
     for site in study.sites:
-        name = f"{site}{suffix}"
+        name = effects_name(site, length)
         if name not in study.memory.tensors:
             study.keep({name: patching.effects(site, length)})
         done += units[site]
         tell(phase, done, sum(units.values()))
-    return {site: study.memory.tensors[f"{site}{suffix}"] for site in study.sites}
+    return {site: study.memory.tensors[effects_name(site, length)] for site in study.sites}
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
