@@ -16,7 +16,7 @@ from _record import write as record
 
 from subcircuit import load
 from subcircuit.features.biographies import write_biographies
-from subcircuit.features.circuits import USUAL, links
+from subcircuit.features.circuits import Screen, links
 from subcircuit.features.codes import codes
 from subcircuit.features.documents import windows
 from subcircuit.features.harvest import Harvest
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=16_384)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--texts", type=int, default=100, help="of each of the four kinds")
+    parser.add_argument("--most", type=int, default=1024, help="features of a site that are regressed: the most used")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     if args.quick:
@@ -59,13 +60,14 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     found = codes(subject, windows(texts, subject.tokenizer).prompts(), dictionaries)
     seconds["codes"] = perf_counter() - clock
     clock = perf_counter()
-    edges = links(found)
+    screen = Screen(most=args.most)
+    edges = links(found, screen)
     seconds["links"] = perf_counter() - clock
     rows = next(iter(found.values())).rows
     return {
         "rows": rows,
         "unexplained by the dictionaries": [(each.dictionary.expected or {})["fvu"] for each in dictionaries],
-        "taking part": [len(each.alive(USUAL.share, USUAL.most)) for each in found.values()],
+        "taking part": [len(each.alive(screen.share, screen.most)) for each in found.values()],
         "links": len(edges),
         "seconds": seconds,
         "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
