@@ -32,6 +32,14 @@ class Opening:
     def text(self, selector: str) -> str:
         return str(self.page.inner_text(selector))
 
+    def unfold(self, summary: str = "") -> None:
+        """Open what this summary hides, or all that is hidden, and wait for it: tables are made when they are opened."""
+        if summary:
+            self.page.click(f"text={summary}")
+        else:
+            self.page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+        self.page.locator("details[open]:not(:has(> :nth-child(2)))").first.wait_for(state="detached")
+
     def keep(self, name: str) -> None:
         """Leave a screenshot of the whole page among the artefacts."""
         ARTEFACTS.mkdir(exist_ok=True)

@@ -43,8 +43,7 @@ def chosen(found: Opening) -> int:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_opens_by_itself_and_complains_of_nothing(folder: Path, opened: Opened, width: int, theme: str) -> None:
     found = opened(folder, width=width, theme=theme)
-    found.page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
-    found.page.wait_for_timeout(100)
+    found.unfold()
     found.keep(f"concepts-{width}-{theme}")
     assert found.complaints == []
     assert [url.split(":")[0] for url in found.requests] == ["file"]

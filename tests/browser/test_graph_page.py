@@ -45,8 +45,7 @@ def test_it_opens_by_itself_and_complains_of_nothing(folder: Path, opened: Opene
     found = opened(folder, width=width, theme=theme)
     found.page.select_option("#level", "1")
     found.page.locator(".mark.group").first.click()
-    found.page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
-    found.page.wait_for_timeout(100)
+    found.unfold()
     found.keep(f"graph-{width}-{theme}")
     assert found.complaints == []
     assert [url.split(":")[0] for url in found.requests] == ["file"]
@@ -124,7 +123,7 @@ def test_it_is_read_by_keyboard_and_shows_texts(graph: Graph, folder: Path, open
     found.page.keyboard.press("Escape")
     assert found.page.locator("#panel").count() == 0
     slide(found, 150)
-    found.page.click("text=Nodes as a table")
+    found.unfold("Nodes as a table")
     while found.page.locator(".table button:has-text('more rows')").count():
         found.page.locator(".table button:has-text('more rows')").click()
     found.page.locator(f"td button:text-is('{graph.name(0)}')").click()

@@ -25,8 +25,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_opens_by_itself_and_complains_of_nothing(scored: Path, opened: Opened, width: int, theme: str) -> None:
     found = opened(scored, width=width, theme=theme)
-    found.page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
-    found.page.wait_for_timeout(100)
+    found.unfold()
     found.keep(f"scored-{width}-{theme}")
     assert found.complaints == []
     assert [url.split(":")[0] for url in found.requests] == ["file"]
@@ -110,7 +109,7 @@ def test_edges_are_drawn_and_listed(tmp_path: Path, opened: Opened) -> None:
     found, circuit = opened(run := edge_run(tmp_path / "edges")), Circuit.load(run)
     assert circuit.edges is not None
     assert found.number("#kept-edge") == int(circuit.edges.kept.sum())
-    found.page.click("text=Strongest edges as a table")
+    found.unfold("Strongest edges as a table")
     cells = found.page.locator("details:has-text('Strongest edges') td").all_inner_texts()
     listed = {f"{writer}->{reader}" for writer, reader in zip(cells[::3], cells[1::3], strict=True)}
     assert listed <= set(circuit.edges.names()) and len(listed) == min(50, int(circuit.edges.kept.sum()))

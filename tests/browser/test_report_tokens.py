@@ -38,7 +38,7 @@ def test_a_prompts_effects_are_those_of_the_file(scored: Path, opened: Opened) -
     found.page.wait_for_selector(f"#token-gain[value='{row.gain}']", timeout=5000)
     layers = [*row.effects["attn"], *row.effects["mlp"]]
     assert found.number("#token-sum") == pytest.approx(sum(map(sum, layers)), abs=1e-6)
-    found.page.click("text=Every position as a table")
+    found.unfold("Every position as a table")
     cells = found.page.locator("#tokens-view tbody tr").nth(5).locator("td").all_inner_texts()
     assert cells[:3] == ["5", row.clean[5], row.corrupt[5]]
     assert _value(cells[-1]) == pytest.approx(sum(layer[5] for layer in layers), abs=0.006, rel=0.006)
@@ -64,7 +64,7 @@ def test_a_bar_shows_its_prompts_tokens_and_every_prompt_has_its_faithfulness(sc
     found.page.keyboard.press("ArrowRight")
     found.page.keyboard.press("Enter")
     assert found.page.input_value("#token-choice") == f"row {worst}"
-    found.page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    found.unfold()
     table = found.page.locator("details:has-text('Prompts as a table')")
     cells = table.locator("tbody tr").first.locator("td").all_inner_texts()
     inside, whole, empty = (prompts[f"{name}logit_difference"][worst] for name in ("", "full_", "empty_"))
@@ -80,9 +80,8 @@ def test_a_causal_tracing_has_its_effect_and_every_budget(
     found = opened(traced, lots, width=width, theme=theme)
     effect = json.loads((traced / "evidence.json").read_text())["circuit"]["effect"]["mean"]
     assert found.number("#effect") == effect
-    found.page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    found.unfold()
     table = found.page.locator("#budgets details:has-text('Effects as a table')")
-    table.locator("td").first.wait_for()
     names, *rows = [each.locator("th, td").all_inner_texts() for each in table.locator("tr").all()]
     assert names == ["k", "gates", "random", "one gradient", "integrated", "random sets"]
     for cells, k in zip(rows, (1, 3, 5), strict=True):
@@ -99,7 +98,7 @@ def test_searches_of_the_same_run_are_drawn_beside_it(tmp_path: Path, opened: Op
     found = opened(run)
     labels = found.page.locator("#budgets text.end").all_text_contents()
     assert labels == ["gates", "singles", "random", "one gradient", "integrated", "random sets"]
-    found.page.click("text=What each search took")
+    found.unfold("What each search took")
     for name, points in searches.curves.items():
         cells = found.page.locator(f"#budgets tr:has(td:text-is('{name}')) td").all_inner_texts()
         assert int(cells[1].replace(",", "")) == points[-1].passes

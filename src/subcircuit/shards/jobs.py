@@ -1,8 +1,8 @@
 """Shards in jobs of submitit: processes on this machine, or an array of jobs of a Slurm cluster.
 
 A job begins the work once, which loads the model, and goes through its share of the shards; each result is there as
-soon as its shard is done. submitit hands over functions and arguments as pickles, which lie beside the jobs' logs and
-go with them.
+soon as its shard is done. Functions and arguments reach a job in submitit's own files, which lie beside the jobs' logs
+and go with them.
 """
 
 import os
