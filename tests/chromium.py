@@ -33,7 +33,7 @@ class Opening:
         return str(self.page.inner_text(selector))
 
     def unfold(self, summary: str = "") -> None:
-        """Open what this summary hides, or all that is hidden, and wait for it: tables are made when they are opened."""
+        """Open what a summary hides, or all that is hidden, and wait for it: tables are made when they are opened."""
         if summary:
             self.page.click(f"text={summary}")
         else:
