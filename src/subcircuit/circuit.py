@@ -3,7 +3,6 @@
 On disk it is two files: `circuit.json` (origin, sizes, the kept nodes by name) and `scores.safetensors`.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from torch import Tensor
 from subcircuit.drawing import draw
 from subcircuit.edge_tables import Edges
 from subcircuit.errors import DataError, UsageError
+from subcircuit.files import atomically, save_record
 from subcircuit.layout import spread
 from subcircuit.records import CircuitFile, Origin, Size, WiringFile
 from subcircuit.sharing import Shared
@@ -89,17 +89,14 @@ class Circuit(Shared):
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write `circuit.json` and `scores.safetensors`; each appears whole or not at all."""
+        """Write `circuit.json` and `scores.safetensors`; each appears whole or not at all. Raises ResourceError."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         scores: dict[str, Tensor] = {str(site): score for site, score in self.scores.items()}
         if self.edges is not None:
             scores[EDGE] = self.edges.scores
         scores = {name: score.detach().float().cpu().contiguous() for name, score in scores.items()}
-        save_file(scores, partial := folder / "scores.safetensors.part")
-        os.replace(partial, folder / "scores.safetensors")
-        (partial := folder / "circuit.json.part").write_text(self.file().model_dump_json(indent=1), encoding="utf-8")
-        os.replace(partial, folder / "circuit.json")
+        atomically(folder / "scores.safetensors", lambda to: save_file(scores, to))
+        save_record(self.file(), folder / "circuit.json")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Circuit":

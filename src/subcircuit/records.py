@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from subcircuit.errors import DataError
+from subcircuit.files import load_record
 
 __all__ = ["CircuitFile", "Origin", "Size", "WiringFile", "missed", "versions"]
 
@@ -91,16 +91,8 @@ class CircuitFile(BaseModel):
     @classmethod
     def read(cls, folder: Path) -> Self:
         """A folder's `circuit.json`. Raises DataError when it is missing, broken or of another schema version."""
-        path = folder / "circuit.json"
-        try:
-            file = cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing", "give a folder that `subcircuit find` wrote") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not a circuit: {error}", "find the circuit again") from error
-        if file.schema_version != SCHEMA:
-            raise DataError(f"{path} has schema version {file.schema_version}; this version reads {SCHEMA}")
-        return file
+        finder = "give a folder that `subcircuit find` wrote"
+        return load_record(cls, folder / "circuit.json", "a circuit", missing=finder, broken="find the circuit again")
 
 
 def missed(result: Mapping[str, float]) -> bool:

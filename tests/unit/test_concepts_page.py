@@ -168,7 +168,7 @@ def test_files_of_an_earlier_codebook_are_left_out(tmp_path: Path) -> None:
     assert any("score.json is of an earlier codebook" in each for each in page.warnings)
     assert any("fit again with --writers" in each for each in page.warnings)
     (tmp_path / "writers.json").write_text('{"concepts": 3}')
-    with pytest.raises(DataError, match=r"writers\.json cannot be read"):
+    with pytest.raises(DataError, match=r"writers\.json is not what `subcircuit concepts` writes"):
         concept_payload(str(tmp_path))
 
 
@@ -202,11 +202,11 @@ def test_rows_of_a_report_are_its_texts(folder: Path) -> None:
 def test_a_codebook_that_cannot_be_written_is_one_error_and_leaves_the_old_one(tmp_path: Path, folder: Path) -> None:
     study = Study.load(folder)
     study.save(tmp_path)
-    (tmp_path / ".codebook.safetensors.part").mkdir()  # where a full disk would stop it
+    (tmp_path / "codebook.safetensors.part").mkdir()  # where a full disk would stop it
     with pytest.raises(ResourceError, match=r"codebook\.safetensors cannot be written"):
         study.save(tmp_path)
     assert Study.load(tmp_path).book.digest == study.book.digest
-    (tmp_path / ".labels.json.part").mkdir()
+    (tmp_path / "labels.json.part").mkdir()
     with pytest.raises(ResourceError, match=r"labels\.json cannot be written"):
         Labels().given("abcd", "x").save(tmp_path)
 

@@ -170,7 +170,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         huge.model.get_input_embeddings().weight.mul_(1e6)
     with pytest.raises(NumericalError, match=r"text 1, token 1, entering 0 is no number in float16"):
         ALL.run(huge, corpus(), FRAME, [0], tmp_path / "d")
-    with pytest.raises(DataError, match="holds no states"):
+    with pytest.raises(DataError, match=r"states\.json is missing"):
         States.load(tmp_path / "nowhere")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingExtra, match=r"pip install \"subcircuit\[concepts\]\""):

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from subcircuit.concepts.files import atomically
-from subcircuit.errors import DataError
+from subcircuit.files import load_record, save_record
 
 __all__ = ["Beside", "Measured"]
 
@@ -23,15 +22,12 @@ class Beside(BaseModel):
     def load(cls, folder: Path) -> Self | None:
         """None where the folder has none. Raises DataError."""
         path = folder / cls.FILE
-        try:
-            return cls.model_validate_json(path.read_bytes()) if path.exists() else None
-        except (OSError, ValidationError) as error:
-            raise DataError(f"{path} cannot be read: {error}", cls.CURE) from error
+        what = "what `subcircuit concepts` writes"
+        return load_record(cls, path, what, missing=cls.CURE, broken=cls.CURE) if path.exists() else None
 
     def save(self, folder: Path) -> None:
         """Raises ResourceError."""
-        text = self.model_dump_json(indent=1) + "\n"
-        atomically(folder / self.FILE, lambda to: to.write_text(text, encoding="utf-8"))
+        save_record(self, folder / self.FILE)
 
 
 class Measured(Beside):

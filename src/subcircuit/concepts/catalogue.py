@@ -8,14 +8,13 @@ from typing import Self
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from subcircuit.concepts.files import atomically
 from subcircuit.concepts.framing import Frame
 from subcircuit.concepts.index import SENTENCE
 from subcircuit.concepts.states import States
-from subcircuit.errors import DataError
+from subcircuit.files import load_record, save_record
 
 __all__ = ["Catalogue", "Concept", "Example", "catalogued", "class_means"]
 
@@ -73,16 +72,13 @@ class Catalogue(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Raises ResourceError."""
-        text = self.model_dump_json(indent=1) + "\n"
-        atomically(folder / FILE, lambda to: to.write_text(text, encoding="utf-8"))
+        save_record(self, folder / FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Raises DataError."""
-        try:
-            return cls.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
-            raise DataError(f"{folder / FILE} cannot be read: {error}", "fit the codebook again") from error
+        cure = "fit the codebook again"
+        return load_record(cls, folder / FILE, "a list of concepts", missing=cure, broken=cure)
 
 
 def catalogued(states: States, assigned: Int[Tensor, " row"], codes: int, rows: np.ndarray) -> Catalogue:

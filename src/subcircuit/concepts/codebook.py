@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from subcircuit.concepts.files import atomically
 from subcircuit.concepts.quantiser import squared_distances
 from subcircuit.errors import DataError, UsageError
+from subcircuit.files import atomically
 
 __all__ = ["About", "Codebook", "Encoder"]
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from subcircuit.batching import batched
-from subcircuit.concepts.files import atomically
 from subcircuit.concepts.framing import Frame
 from subcircuit.concepts.index import Index
 from subcircuit.concepts.reservoir import Reservoir
 from subcircuit.concepts.states import HarvestRecord, Precision, States, begin, save, shard_path
 from subcircuit.concepts.texts import Corpus
 from subcircuit.errors import NumericalError, UsageError
+from subcircuit.files import atomically
 from subcircuit.progress import Progress, silent
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject

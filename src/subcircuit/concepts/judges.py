@@ -18,6 +18,7 @@ from typing import Any
 
 from subcircuit.concepts.questions import Question
 from subcircuit.errors import DataError, ResourceError, UsageError
+from subcircuit.files import atomically
 from subcircuit.progress import Progress, silent
 
 __all__ = ["Endpoint"]
@@ -52,13 +53,11 @@ class Endpoint:
         name = hashlib.sha256(json.dumps([self.url, self.model, text]).encode()).hexdigest()
         path = self.cache / f"{name}.json"
         if path.exists():
-            kept: str = json.loads(path.read_text(encoding="utf-8"))["reply"]
-            return kept
+            before: str = json.loads(path.read_text(encoding="utf-8"))["reply"]
+            return before
         reply = self._asked(text)
-        self.cache.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps({"model": self.model, "question": text, "reply": reply}), encoding="utf-8")
-        os.replace(beside, path)
+        kept = json.dumps({"model": self.model, "question": text, "reply": reply})
+        atomically(path, lambda to: to.write_text(kept, encoding="utf-8"))
         return reply
 
     def _asked(self, text: str) -> str:

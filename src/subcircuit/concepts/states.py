@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from subcircuit.concepts.files import atomically
 from subcircuit.concepts.framing import Frame
 from subcircuit.concepts.index import SENTENCE, Index
 from subcircuit.concepts.texts import Corpus
 from subcircuit.concepts.vectors import Vectors
 from subcircuit.errors import DataError, UsageError
+from subcircuit.files import atomically, load_record, save_record
 
 __all__ = ["HarvestRecord", "Precision", "States", "begin", "save", "shard_path"]
 
@@ -103,16 +103,12 @@ def begin(folder: Path, record: HarvestRecord, corpus: Corpus, index: Index) -> 
     lines = (json.dumps({"text": t, "label": lb}) + "\n" for t, lb in zip(corpus.texts, labels, strict=True))
     atomically(folder / "texts.jsonl", lambda to: to.write_text("".join(lines), encoding="utf-8"))
     atomically(folder / INDEX, index.write)
-    atomically(path, lambda to: to.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8"))
+    save_record(record, path)
 
 
 def _recorded(folder: Path) -> HarvestRecord:
-    try:
-        return HarvestRecord.model_validate_json((folder / "states.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} holds no states", "give a folder that `concepts fit` wrote") from error
-    except ValidationError as error:
-        raise DataError(f"{folder / 'states.json'} cannot be read: {error}", "harvest again") from error
+    maker = "give a folder that `concepts fit` wrote"
+    return load_record(HarvestRecord, folder / "states.json", "a harvest", missing=maker, broken="harvest again")
 
 
 def shard_path(folder: Path, layer: int, number: int) -> Path:

@@ -4,19 +4,19 @@ Every search sees the discovery pairs of the run, has its settings, and gives it
 circuits of one size are compared, as in the evidence, but ways of finding them, with what each of them took.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from subcircuit.circuit import Circuit
-from subcircuit.errors import DataError, UnknownName, UsageError
+from subcircuit.errors import UnknownName, UsageError
 from subcircuit.evaluation.intervals import average
 from subcircuit.evaluation.setting import Result, Setting, traced
 from subcircuit.evaluation.traced_panel import TracedPanel
+from subcircuit.files import load_record, save_record
 from subcircuit.methods.causal_tracing import CausalTracing
 from subcircuit.progress import Progress, silent
 from subcircuit.scores import Estimate
@@ -61,25 +61,14 @@ class BudgetCurves(Result):
     )
 
     def save(self, folder: str | Path) -> None:
-        """Write `budgets.json`, whole or not at all."""
-        path = Path(folder) / "budgets.json"
-        (partial := path.with_suffix(".json.part")).write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        os.replace(partial, path)
+        """Write `budgets.json`, whole or not at all. Raises ResourceError."""
+        save_record(self, Path(folder) / "budgets.json")
 
     @classmethod
     def load(cls, folder: str | Path) -> "BudgetCurves":
         """Read it back. Raises DataError when it is missing or broken."""
-        path = Path(folder) / "budgets.json"
         cure = f"run: subcircuit score {folder} --rivals singles,random"
-        try:
-            found = cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing", cure) from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not a file of budget curves: {error}", cure) from error
-        if found.schema_version != SCHEMA:
-            raise DataError(f"{path} has schema version {found.schema_version}; this version reads {SCHEMA}", cure)
-        return found
+        return load_record(cls, Path(folder) / "budgets.json", "a file of budget curves", missing=cure, broken=cure)
 
 
 def budget_curves(

@@ -5,20 +5,19 @@ percentile bootstraps over prompts. Controls have the circuit's own size per kin
 that one attribution pass and integrated gradients would choose.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from subcircuit.circuit import Circuit, Size
-from subcircuit.errors import DataError
 from subcircuit.evaluation.panel import Panel
 from subcircuit.evaluation.setting import Setting
 from subcircuit.evaluation.sharded import Scoring, random_circuits
 from subcircuit.evaluation.traced_panel import shortcoming
+from subcircuit.files import load_record, save_record
 from subcircuit.scores import Estimate, Scores
 from subcircuit.shards.launcher import Launcher
 from subcircuit.subject import Subject
@@ -123,24 +122,14 @@ class Evidence(BaseModel):
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write `evidence.json`, whole or not at all."""
-        path = Path(folder) / "evidence.json"
-        (partial := path.with_suffix(".json.part")).write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        os.replace(partial, path)
+        """Write `evidence.json`, whole or not at all. Raises ResourceError."""
+        save_record(self, Path(folder) / "evidence.json")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Evidence":
         """Read it back. Raises DataError when it is missing or broken."""
-        path = Path(folder) / "evidence.json"
-        try:
-            found = cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing", f"run: subcircuit score {folder}") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not an evidence file: {error}", f"run: subcircuit score {folder}") from error
-        if found.schema_version != SCHEMA:
-            raise DataError(f"{path} has schema version {found.schema_version}; this version reads {SCHEMA}")
-        return found
+        cure = f"run: subcircuit score {folder}"
+        return load_record(cls, Path(folder) / "evidence.json", "an evidence file", missing=cure, broken=cure)
 
 
 def evidence(

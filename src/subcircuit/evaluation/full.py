@@ -1,14 +1,13 @@
 """All that can be measured of a circuit on one set of prompts: `full.json`, beside the table of `evidence.json`."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from subcircuit.circuit import Circuit
-from subcircuit.errors import DataError, UsageError
+from subcircuit.errors import UsageError
 from subcircuit.evaluation.completeness import (
     Complement,
     Incompleteness,
@@ -29,6 +28,7 @@ from subcircuit.evaluation.ranking import NodeRanking
 from subcircuit.evaluation.setting import Setting, traced
 from subcircuit.evaluation.sharded import Scoring, other_seeds
 from subcircuit.evaluation.stability import Stability, by_prompt, over_prompts, over_seeds
+from subcircuit.files import load_record, save_record
 from subcircuit.scores import Estimate
 from subcircuit.shards.launcher import Launcher
 from subcircuit.sites import Node
@@ -75,25 +75,14 @@ class FullEvidence(BaseModel):
         return means.distance if means else None
 
     def save(self, folder: str | Path) -> None:
-        """Write `full.json`, whole or not at all."""
-        path = Path(folder) / "full.json"
-        (partial := path.with_suffix(".json.part")).write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        os.replace(partial, path)
+        """Write `full.json`, whole or not at all. Raises ResourceError."""
+        save_record(self, Path(folder) / "full.json")
 
     @classmethod
     def load(cls, folder: str | Path) -> "FullEvidence":
         """Read it back. Raises DataError when it is missing or broken."""
-        path = Path(folder) / "full.json"
         cure = f"run: subcircuit score {folder} --full"
-        try:
-            found = cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing", cure) from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not a file of full evidence: {error}", cure) from error
-        if found.schema_version != SCHEMA:
-            raise DataError(f"{path} has schema version {found.schema_version}; this version reads {SCHEMA}", cure)
-        return found
+        return load_record(cls, Path(folder) / "full.json", "a file of full evidence", missing=cure, broken=cure)
 
 
 def full_evidence(

@@ -8,7 +8,6 @@ open means replaced, and what moves is the search's own metric. Of a circuit of 
 edges join, all edges among them.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +15,19 @@ from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from subcircuit import metrics
 from subcircuit.batching import batched
 from subcircuit.circuit import Circuit
-from subcircuit.errors import DataError, NumericalError, UnsupportedModel
+from subcircuit.errors import NumericalError, UnsupportedModel
 from subcircuit.evaluation.controls import Evidence
 from subcircuit.evaluation.edge_panel import panel_of
 from subcircuit.evaluation.panel import Panel
 from subcircuit.evaluation.setting import Result, Setting
 from subcircuit.evaluation.traced_panel import TracedPanel
+from subcircuit.files import load_record, save_record
 from subcircuit.intervention import effective, masking
 from subcircuit.sites import Kind, Site
 from subcircuit.subject import Subject
@@ -84,25 +84,14 @@ class TokenEffects(Result):
         return drawn[0] == drawn[1] and all(each.row < len(kl) and each.kl == kl[each.row] for each in self.prompts)
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokens.json`, whole or not at all."""
-        path = Path(folder) / "tokens.json"
-        (partial := path.with_suffix(".json.part")).write_text(self.model_dump_json(), encoding="utf-8")
-        os.replace(partial, path)
+        """Write `tokens.json`, whole or not at all. Raises ResourceError."""
+        save_record(self, Path(folder) / "tokens.json", indent=None)
 
     @classmethod
     def load(cls, folder: str | Path) -> "TokenEffects":
         """Read it back. Raises DataError when it is missing or broken."""
-        path = Path(folder) / "tokens.json"
         cure = f"run: subcircuit score {folder}"
-        try:
-            found = cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing", cure) from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not a file of effects by token: {error}", cure) from error
-        if found.schema_version != SCHEMA:
-            raise DataError(f"{path} has schema version {found.schema_version}; this version reads {SCHEMA}", cure)
-        return found
+        return load_record(cls, Path(folder) / "tokens.json", "a file of effects by token", missing=cure, broken=cure)
 
 
 def token_effects(

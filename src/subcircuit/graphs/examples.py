@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from subcircuit.errors import DataError
 from subcircuit.features.documents import Documents
 from subcircuit.features.transcoders import Transcoders
+from subcircuit.files import load_record, save_record
 from subcircuit.graphs.graph import Graph
 from subcircuit.graphs.switching import features_on
 from subcircuit.graphs.targets import words
@@ -41,7 +41,8 @@ class Examples(BaseModel):
     features: dict[str, list[Example]] = Field(description="by layer.number, the strongest first")
 
     def save(self, folder: Path) -> None:
-        (folder / EXAMPLES).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Write `examples.json`, whole or not at all. Raises ResourceError."""
+        save_record(self, folder / EXAMPLES)
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
@@ -49,12 +50,7 @@ class Examples(BaseModel):
         path = folder / EXAMPLES
         if not path.is_file():
             return None
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path} is not a file of examples: {error}", "delete it, or make the graph again"
-            ) from error
+        return load_record(cls, path, "a file of examples", missing="", broken="delete it, or make the graph again")
 
 
 def find_examples(

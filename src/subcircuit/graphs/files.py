@@ -1,6 +1,5 @@
 """Graphs in folders: `graph.json` and `graph.safetensors`."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from subcircuit.errors import DataError, ResourceError
+from subcircuit.errors import DataError
+from subcircuit.files import atomically, save_record
 from subcircuit.graphs.graph import Graph
 from subcircuit.graphs.influence import quality
 from subcircuit.graphs.records import GRAPH, GraphFile, TargetFile
@@ -29,14 +29,8 @@ def save_graph(graph: Graph, folder: Path, **more: Any) -> GraphFile:
         "constants": graph.constants[rows].contiguous(),
         "rest": graph.rest[rows].contiguous(),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial := folder / f"{TENSORS}.part")
-        os.replace(partial, folder / TENSORS)
-        (partial := folder / f"{GRAPH}.part").write_text(file.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder / GRAPH)
-    except OSError as error:
-        raise ResourceError(f"{folder} cannot be written to: {error.strerror}", "give another --out") from error
+    atomically(folder / TENSORS, lambda to: save_file(tensors, to))
+    save_record(file, folder / GRAPH)
     return file
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from subcircuit.errors import DataError
+from subcircuit.files import load_record
 from subcircuit.records import versions
 
 __all__ = ["GRAPH", "GraphFile", "TargetFile"]
@@ -51,13 +51,5 @@ class GraphFile(BaseModel):
     @classmethod
     def read(cls, folder: Path) -> Self:
         """A folder's `graph.json`. Raises DataError when it is missing, broken or of another schema version."""
-        path = folder / GRAPH
-        try:
-            file = cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing", "give a folder that `subcircuit graph` wrote") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not a graph: {error}", "make the graph again") from error
-        if file.schema_version != SCHEMA:
-            raise DataError(f"{path} has schema version {file.schema_version}; this version reads {SCHEMA}")
-        return file
+        maker = "give a folder that `subcircuit graph` wrote"
+        return load_record(cls, folder / GRAPH, "a graph", missing=maker, broken="make the graph again")

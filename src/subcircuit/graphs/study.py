@@ -9,10 +9,11 @@ from time import perf_counter
 from typing import Annotated, Any, Self, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from subcircuit.errors import DataError, UnknownName, UsageError
+from subcircuit.errors import UnknownName, UsageError
 from subcircuit.features.transcoders import Transcoders
+from subcircuit.files import load_record, save_record
 from subcircuit.graphs.attribution import Attribution
 from subcircuit.graphs.candidates import Candidates, combined, graphs_of
 from subcircuit.graphs.evidence import FeatureEvidence, weigh
@@ -67,22 +68,14 @@ class FeatureCircuit(BaseModel):
     versions: dict[str, str] = Field(default_factory=versions)
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FEATURES).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Write `features.json`, whole or not at all. Raises ResourceError."""
+        save_record(self, folder / FEATURES)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """From a folder. Raises DataError when it is missing, broken or of another schema version."""
-        path = folder / FEATURES
-        try:
-            found = cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing", "give a folder that `subcircuit hierarchy` wrote") from error
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not a circuit of features: {error}", "find it again") from error
-        if found.schema_version != SCHEMA:
-            raise DataError(f"{path} has schema version {found.schema_version}; this version reads {SCHEMA}")
-        return found
+        maker = "give a folder that `subcircuit hierarchy` wrote"
+        return load_record(cls, folder / FEATURES, "a circuit of features", missing=maker, broken="find it again")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from subcircuit.errors import ResourceError
+from subcircuit.files import save_record
 from subcircuit.records import versions
 from subcircuit.shards.work import Result, Shard, Work, source
 
@@ -69,14 +70,7 @@ class Store:
             versions=versions(),
             shards=entries,
         )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (partial := self.folder / "manifest.json.part").write_text(
-                manifest.model_dump_json(indent=1), encoding="utf-8"
-            )
-            os.replace(partial, self.folder / "manifest.json")
-        except OSError as error:
-            raise ResourceError(f"{self.folder} cannot be written to: {error.strerror}", "check the disk") from error
+        save_record(manifest, self.folder / "manifest.json")
         wanted = {entry.key for entry in entries}
         for path in self.folder.glob("*.safetensors"):
             if path.stem not in wanted:
