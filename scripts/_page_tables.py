@@ -42,6 +42,25 @@ def planted_edges(results: dict[str, Any]) -> str:
     return table([*head, "of EAP-IG's"], rows)
 
 
+def smollm_edges(results: dict[str, Any]) -> str:
+    """One sentence on a real model."""
+    found = results["smollm2"]
+    size, kl, rival = found["sizes"]["edge"], found["kl"], found["attribution"]
+    return (
+        f"On SmolLM2-135M and ioi it keeps {size['kept']:,} of {size['total']:,} edges: KL {kl['mean']:.2f} "
+        f"[{kl['low']:.2f}, {kl['high']:.2f}] on\n{found['pairs']} test pairs, where as many edges by EAP have "
+        f"{rival['mean']:.3f}, and at random, at best, {min(found['random']):.2f}. `score` says *{found['verdict']}*."
+    )
+
+
+def debiased(results: dict[str, Any]) -> str:
+    """The classifiers of the tutorial."""
+    rows = [
+        [name, *(f"{row[key]:.2f}" for key in ("label", "spurious", "worst"))] for name, row in results["rows"].items()
+    ]
+    return table(["classifier", "label", "spurious", "worst group"], rows)
+
+
 def tracing(part: str, task: str) -> Callable[[dict[str, Any]], str]:
     """Effects of sets of heads by their size."""
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from subcircuit.concepts.codebooks.kmeans import KMeans
 from subcircuit.concepts.faithfulness import Faithfulness
+from subcircuit.concepts.framing import Frame
 from subcircuit.concepts.harvest import Harvest
 from subcircuit.concepts.scores import ScoreFile
 from subcircuit.concepts.study import Study, fit
 from subcircuit.concepts.writing import write
+from subcircuit.subject import Subject
 from tiny_circuit import by_hand, kept_nodes
 from tiny_concepts import FRAME, corpus, spoken, told
 
@@ -16,10 +18,12 @@ __all__ = ["CODES", "LAYER", "circuit_folder", "codebook_folder"]
 LAYER, CODES = 1, 12
 
 
-def codebook_folder(folder: Path, *, scored: bool = True) -> Study:
+def codebook_folder(
+    folder: Path, *, scored: bool = True, subject: Subject | None = None, frame: Frame = FRAME
+) -> Study:
     """Fitted and looked up, and scored on other texts."""
-    subject, texts = spoken(), told(spoken(), corpus(80))
-    states = Harvest(per_word=0).run(subject, texts, FRAME, [LAYER], folder / "states")
+    subject = subject or spoken()
+    states = Harvest(per_word=0).run(subject, told(subject, corpus(80)), frame, [LAYER], folder / "states")
     study = fit(KMeans(CODES, steps=30, batch=256), states, LAYER)
     study.save(folder)
     write(subject, study, states.corpus).save(folder)

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from subcircuit.circuit import Circuit
 from subcircuit.ground_truth.planted import RandomTask, planted
 from subcircuit.parallel.group import joined, rank
 
-__all__ = ["SETTINGS", "find", "free_port", "start"]
+__all__ = ["SETTINGS", "either", "ended", "find", "free_port", "start"]
 
 HERE = Path(__file__).parent
 FEW: dict[str, Any] = {"pairs": 9, "validation": 5, "batch": 4}  # shares of two processes differ in size
@@ -57,6 +58,18 @@ def start(*words: object, count: int = 2, **more: str) -> list[subprocess.Popen[
         )
         for at in range(count)
     ]
+
+
+def either(first: Sequence[str], second: Sequence[str], **more: str) -> list[subprocess.Popen[str]]:
+    """Two processes with a command line each."""
+    code = f"import sys, os; sys.argv = ['subcircuit', *({[*first]!r}, {[*second]!r})[int(os.environ['RANK'])]]; "
+    return start("-c", code + "from subcircuit.cli import main; main()", **more)
+
+
+def ended(processes: Sequence[subprocess.Popen[str]], seconds: float = 240) -> list[tuple[int, str, str]]:
+    """Exit code, output and messages of each."""
+    found = [(each.communicate(timeout=seconds), each) for each in processes]
+    return [(each.returncode, out, err) for (out, err), each in found]
 
 
 def main(out: str, *methods: str) -> None:

@@ -15,11 +15,12 @@ def random_transcoders(
     features: int = 24,
     activation: Activation = "relu",
     skip: bool = False,
+    crossing: bool = False,
     reads: str = "hook_resid_mid",
     writes: str = "hook_mlp_out",
     seed: int = 0,
 ) -> Transcoders:
-    """One per layer, with biases everywhere."""
+    """One per layer, with biases everywhere; `crossing`: every feature writes to all later layers too."""
     width = int(subject.model.config.hidden_size)
     generator = torch.Generator().manual_seed(seed)
 
@@ -43,7 +44,8 @@ def random_transcoders(
         )
         for layer in range(len(subject))
     )
-    return Transcoders.of(layers)
+    onward = [draw(features, len(subject) - 1 - layer, width) * 0.3 for layer in range(len(subject))]
+    return Transcoders.of(layers, onward=onward if crossing else ())
 
 
 def neuron_transcoders(subject: Subject) -> Transcoders:

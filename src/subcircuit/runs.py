@@ -114,7 +114,7 @@ class RunFolder:
             raise UsageError("--overwrite and --resume exclude each other", "leave one of them out")
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file, not a folder", "give another --out")
-        if overwrite or not self.path.exists() or not any(self.path.iterdir()):
+        if overwrite or not self.path.exists() or all(path.name in PARTIAL for path in self.path.iterdir()):
             return None
         if not resume:
             raise UsageError(
@@ -141,6 +141,11 @@ class RunFolder:
             _move(files, self.path, self.path / MOVING)
             os.replace(self.path / MOVING, self.path / ASIDE)
             self._remove_empty()
+
+    def tidy(self) -> None:
+        """Remove what a run needs only until it ends, and what a kill has left half-written."""
+        for name in (STATE, *PARTIAL):
+            (self.path / name).unlink(missing_ok=True)
 
     def settle(self) -> bool:
         """End a replacement, if one is under way: the earlier run goes for good where the new one has saved something.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from subcircuit.errors import UnsupportedModel
@@ -32,7 +33,8 @@ class Subject:
         name, revision: what the model is called and which exact weights it has; both go into a circuit's origin.
 
     Raises:
-        UnsupportedModel: a family that is not known, or a model whose parts are not where its family says.
+        UnsupportedModel: a family that is not known, a model whose parts are not where its family says, or weights of
+            which each process holds a part.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Subject:
         name: str = "",
         revision: str = "",
     ) -> None:
+        _require_whole(model)
         self.model = model.eval().requires_grad_(False)
         self.name = name or model.config._name_or_path or type(model).__name__
         self.revision = revision
@@ -198,6 +201,18 @@ class Subject:
         if self.family.causal:
             inputs["use_cache"] = False
         return inputs
+
+
+def _require_whole(model: PreTrainedModel) -> None:
+    """Raises UnsupportedModel for a model that several processes hold together."""
+    parts = [name for name, weight in model.named_parameters() if isinstance(weight, DTensor)]
+    if parts or (getattr(model, "tp_size", None) or 1) > 1:
+        where = f"{parts[0]} and {len(parts) - 1} more weights are" if parts else "its layers are"
+        raise UnsupportedModel(
+            f"{type(model).__name__} is in parts: {where} shared out between processes (fully_shard or a tp_plan), "
+            "whose passes would have to be the same",
+            "give each process the whole model, or lay one over the cards of a machine: device 'spread'",
+        )
 
 
 def _in_hook(layout: Layout, chain: list[tuple[Tap, Edit]]) -> Callable[..., Any]:

@@ -11,17 +11,10 @@ import pytest
 
 pytest.importorskip("fastapi", reason='pip install "subcircuit[view]"')
 
-from chromium import Opening
 from live import Live, live
+from looking import Looking, looking
 from serving import Serving, serving
 from subcircuit.view import Answer, Change
-
-SLIDE = """([selector, value]) => {
-  const slider = document.querySelector(selector);
-  slider.value = value;
-  slider.dispatchEvent(new Event("input"));
-  slider.dispatchEvent(new Event("change"));
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +28,8 @@ def server(study: Live) -> Iterator[Serving]:
         yield found
 
 
-class Looking(Opening):
-    """A page on the live view."""
-
-    def settle(self) -> None:
-        """Until everything that was asked is answered."""
-        self.page.wait_for_timeout(60)
-        self.page.wait_for_selector("#live-status[data-busy='no']")
+class Nodes(Looking):
+    """A page of nodes."""
 
     def change(self, *nodes: str) -> None:
         self.page.fill("#node", " ".join(nodes))
@@ -49,8 +37,7 @@ class Looking(Opening):
         self.settle()
 
     def slide(self, amount: float, at: int = 0) -> None:
-        self.page.evaluate(SLIDE, [f"#amount-{at}", amount])
-        self.settle()
+        self.move(f"#amount-{at}", amount)
 
     def agrees(self, answer: Answer) -> None:
         """Every number on the page is the answer's."""
@@ -64,22 +51,8 @@ class Looking(Opening):
 
 @pytest.fixture
 def look(browser: Any, server: Serving) -> Iterator[Any]:
-    contexts = []
-
-    def open_(width: int = 1280, theme: str = "light", url: str = "") -> Looking:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme))
-        found = Looking(contexts[-1].new_page())
-        found.page.on("console", lambda message: found.complaints.append(message.text))
-        found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
-        found.page.on("request", lambda request: found.requests.append(request.url))
-        found.page.goto(url or server.url)
-        found.page.wait_for_selector("#live-mind", state="attached")
-        found.settle()
-        return found
-
-    yield open_
-    for context in contexts:
-        context.close()
+    with looking(browser, server.url, Nodes) as open_:
+        yield open_
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -28,8 +28,7 @@ def test_the_commands_run_on_a_tiny_model(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     stand_in = {"smollm2-135m": str(files.model), "ioi": str(files.prompts), "6.resid": "1.resid"}
     commands = [line for kind, text in BLOCKS if kind == "console" for line in text.splitlines()]
-    assert len(commands) == 2
-    for command in commands:
-        answer = ask(*(stand_in.get(word, word) for word in shlex.split(command)[1:]))
-        assert answer.code == 0, answer.err
-    assert "healthy" in answer.out
+    assert len(commands) == 3
+    answers = [ask(*(stand_in.get(word, word) for word in shlex.split(command)[1:])) for command in commands]
+    assert [answer.code for answer in answers] == [0, 0, 0], [answer.err for answer in answers]
+    assert "healthy" in answers[1].out and "in all layers together" in answers[2].out

@@ -24,6 +24,7 @@ DECODERS = [family for family in CONFIGS if "bert" not in family]
 VARIANTS = {
     "stream": {"reads": "hook_resid_mid", "writes": "hook_mlp_out", "activation": "topk"},
     "norm": {"reads": "mlp.hook_in", "writes": "mlp.hook_out", "activation": "jumprelu", "skip": True},
+    "cross-layer": {"activation": "jumprelu", "skip": True, "crossing": True},
 }
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sharing import SETTINGS, find, free_port, start
+from sharing import SETTINGS, either, ended, find, free_port, start
 from subcircuit.circuit import Circuit
 from subcircuit.parallel.group import count, every, of_first, rank, require_same, summed
 from subcircuit.parallel.rows import gathered, own, shared
+from tiny import planted
+from tiny_files import save
 from tiny_folder import Study
 
 SCRIPT = Path(__file__).parents[1] / "sharing.py"
@@ -61,11 +63,6 @@ except SubcircuitError as error:
 """
 
 
-def ended(processes: list[subprocess.Popen[str]], seconds: float = 240) -> list[tuple[int, str, str]]:
-    found = [(each.communicate(timeout=seconds), each) for each in processes]
-    return [(each.returncode, out, err) for (out, err), each in found]
-
-
 def test_alone_a_process_is_all_of_them() -> None:
     total, rows = torch.ones(2), torch.arange(4)
     summed(total)
@@ -91,7 +88,7 @@ def test_rows_are_shared_out_and_everybody_has_the_sum() -> None:
 
 @pytest.mark.parametrize(
     ("end", "wait"),
-    [("os._exit(3)", "600"), ("raise ValueError", "600"), ("time.sleep(60)", "3")],
+    [("os._exit(3)", "600"), ("raise ValueError", "600"), ("time.sleep(60)", "10")],
     ids=["killed", "failed", "hangs"],
 )
 def test_nobody_waits_for_a_process_that_is_gone(end: str, wait: str) -> None:
@@ -144,16 +141,37 @@ def test_the_first_process_writes_and_tells(files: Study, tmp_path: Path) -> Non
     assert refused[0][0] == 2 and "is not empty" in refused[0][2] and refused[1][0] == 4
 
 
-def test_processes_on_different_prompts_are_refused(files: Study, tmp_path: Path) -> None:
-    other = tmp_path / "other.jsonl"
-    rows = files.prompts.read_text().splitlines()
-    other.write_text("\n".join(rows[1:9] + rows[:1] + rows[9:]) + "\n")
+@pytest.mark.parametrize("what", ["prompts", "model"])
+def test_processes_on_different_prompts_or_models_are_refused(files: Study, tmp_path: Path, what: str) -> None:
+    other = tmp_path / "other"
+    if what == "prompts":
+        rows = files.prompts.read_text().splitlines()
+        (other := tmp_path / "other.jsonl").write_text("\n".join(rows[1:9] + rows[:1] + rows[9:]) + "\n")
+    else:
+        save(planted("llama", seed=1), other)
     first, second = (words(files, tmp_path / "out") for _ in range(2))
-    second[second.index(str(files.prompts))] = str(other)
-    code = f"import sys, os; sys.argv = ['subcircuit', *({first!r}, {second!r})[int(os.environ['RANK'])]]; "
-    found = ended(start("-c", code + "from subcircuit.cli import main; main()"))
+    second[second.index(str(getattr(files, what)))] = str(other)
+    found = ended(either(first, second))
     assert [code for code, *_ in found] == [2, 2]
-    assert all("started on different work: prompts" in err for _, _, err in found)
+    for _, _, told in found:
+        name = {"prompts": "prompts", "model": "revision"}[what]
+        assert f"processes 0 and 1 were started on different work: {name} ({name}: {getattr(files, what)} " in told
+        assert f" and {other} " in told
+
+
+def test_a_killed_process_ends_the_search_of_the_other(files: Study, tmp_path: Path) -> None:
+    given = words(files, tmp_path / "out")
+    given[given.index("--steps") + 1] = "100000"
+    first, second = start("-m", "subcircuit", *given)
+    state = tmp_path / "out" / "search.safetensors"
+    while not state.exists():
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.1)
+    second.kill()
+    _, told = first.communicate(timeout=240)
+    second.communicate()
+    assert first.returncode == 4 and "Traceback" not in told and "process 0 of 2 has lost another one" in told
+    assert "--resume" in told and state.exists()  # what was found is kept
 
 
 @pytest.mark.slow

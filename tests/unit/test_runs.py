@@ -135,6 +135,15 @@ def test_a_replaced_run_goes_where_the_new_one_has_saved_something(
     assert (folder.path / saved).read_text() == "new"
 
 
+def test_a_kill_before_the_record_is_written_leaves_nothing_to_go_on_with(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml.part").write_text("method: node-p")
+    assert RunFolder(tmp_path).claim() is None and RunFolder(tmp_path).claim(resume=True) is None
+    (tmp_path / "search.part").touch()
+    (tmp_path / "search.safetensors").touch()
+    RunFolder(tmp_path).tidy()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_kill_before_the_first_step_loses_nothing(folder: RunFolder, earlier: dict[str, str]) -> None:
     folder.set_aside()
     begin(folder)

@@ -29,8 +29,8 @@ OWN = f"http://127.0.0.1:{PORT}"
 @pytest.fixture(scope="module")
 def served(study: Live) -> Iterator[FastAPI]:
     html = page(*payload(str(study.folder)), live=study.session.about)
-    desk = Desk(study.session.answer)
-    yield app(desk, html, token=TOKEN, port=PORT)
+    desk = Desk(Question, study.session.answer)
+    yield app(desk, lambda: html, token=TOKEN, port=PORT)
     desk.close()
 
 
@@ -175,7 +175,7 @@ def slow(study: Live) -> Slow:
 
 
 def test_questions_are_answered_in_the_order_they_came(slow: Slow) -> None:
-    desk = Desk(slow)
+    desk = Desk(Question, slow)
     jobs = [desk.submit(Question(clean=text), name=text) for text in "abc"]
     slow.begun.acquire(timeout=5)
     assert [(each.id, each.running) for each in desk.waiting] == [("a", True), ("b", False), ("c", False)]
@@ -188,7 +188,7 @@ def test_questions_are_answered_in_the_order_they_came(slow: Slow) -> None:
 
 
 def test_what_runs_can_be_cancelled(slow: Slow) -> None:
-    desk = Desk(slow)
+    desk = Desk(Question, slow)
     job = desk.submit(Question(clean="a"), name="a")
     slow.begun.acquire(timeout=5)
     desk.cancel("a")
@@ -200,7 +200,7 @@ def test_what_runs_can_be_cancelled(slow: Slow) -> None:
 
 
 def test_the_line_has_an_end(slow: Slow) -> None:
-    desk = Desk(slow)
+    desk = Desk(Question, slow)
     for _ in range(MOST_WAITING):
         desk.submit(Question(clean="a"))
     with pytest.raises(ResourceError, match="questions are waiting"):
@@ -221,8 +221,8 @@ def test_two_browsers_at_once(study: Live, client: TestClient) -> None:
 @pytest.mark.parametrize("waiting", [False, True])
 def test_a_browser_that_hangs_up_has_cancelled(slow: Slow, study: Live, waiting: bool) -> None:
     """Driven as the server drives it: the body arrives, then the connection ends."""
-    desk = Desk(slow)
-    served = app(desk, "", token=TOKEN, port=PORT)
+    desk = Desk(Question, slow)
+    served = app(desk, str, token=TOKEN, port=PORT)
     first = desk.submit(Question(clean="first")) if waiting else None
     content = study.question().model_dump_json().join(['{"question":', "}"]).encode()
     messages = [{"type": "http.request", "body": content, "more_body": False}, {"type": "http.disconnect"}]

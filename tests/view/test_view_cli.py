@@ -2,20 +2,27 @@
 
 import http.client
 import json
+import shutil
 import signal
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("fastapi", reason='pip install "subcircuit[view]"')
 
 from commands import Ask, asking
 from live import Live
+from live_concepts import LiveConcepts
+from live_graphs import LiveGraph
 from reported import ranked_run
 from serving import serving
+from subcircuit.prompts import Prompts
 from subcircuit.view import Change
+from subcircuit.view.graph_questions import GraphQuestion
+from subcircuit.view.graphs import GraphSession
 
 
 @pytest.fixture
@@ -51,6 +58,67 @@ def test_a_port_in_use_is_refused_before_a_model_is_loaded(study: Live, ask: Ask
         taken.listen()
         answer = ask("view", study.folder, "--port", taken.getsockname()[1], "--no-open")
     assert answer.code == 4 and "cannot be used: Address already in use" in answer.err
+
+
+def test_a_graph_whose_transcoders_are_gone_says_so_before_a_model_is_loaded(
+    graph: LiveGraph, ask: Ask, tmp_path: Path
+) -> None:
+    folder = graph.folder.parent / "transcoders"
+    folder.rename(graph.folder.parent / "elsewhere")
+    try:
+        answer = ask("view", graph.folder, "--no-open")
+    finally:
+        (graph.folder.parent / "elsewhere").rename(folder)
+    assert answer.code == 3 and f"the transcoders of the graph are not in {folder}" in answer.err
+    assert "--transcoders DIR" in answer.err
+
+
+def test_a_model_that_has_changed_is_refused(graph: LiveGraph, ask: Ask, tmp_path: Path) -> None:
+    shutil.copytree(graph.folder, tmp_path / "graph")
+    path = tmp_path / "graph" / "graph.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"revision": "sha256:0"}))
+    answer = ask("view", tmp_path / "graph", "--no-open")
+    assert answer.code == 3 and "has other weights than those the graph was made of" in answer.err
+    assert "--force" in answer.err
+
+
+def test_a_codebook_of_another_model_is_refused(concepts: LiveConcepts, ask: Ask, tmp_path: Path) -> None:
+    shutil.copytree(concepts.folder, tmp_path / "book", ignore=shutil.ignore_patterns("states"))
+    path = tmp_path / "book" / "codebook.json"
+    record = json.loads(path.read_text())
+    record["about"]["revision"] = "sha256:0"
+    path.write_text(json.dumps(record))
+    answer = ask("view", tmp_path / "book", "--no-open")
+    assert answer.code == 3 and "the codebook is of" in answer.err
+
+
+def test_options_of_another_kind_of_folder_are_refused(study: Live, concepts: LiveConcepts, ask: Ask) -> None:
+    answer = ask("view", study.folder, "--texts", "some.txt")
+    assert answer.code == 2 and f"--texts is of a graph, and {study.folder} holds a run" in answer.err
+    answer = ask("view", concepts.folder, "--transcoders", "some")
+    assert answer.code == 2 and "--transcoders is of a graph" in answer.err
+    answer = ask("view", concepts.folder, "--force")
+    assert answer.code == 2 and "--force is not of codebooks" in answer.err
+
+
+def test_a_graph_is_served_with_the_mean_of_texts(graph: LiveGraph, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("a b c d\nq r s t u\n")
+    texts = prompts_of_lines(graph, ["a b c d", "q r s t u"])
+    session = GraphSession(graph.subject, graph.transcoders, graph.file, graph.graph, texts=texts)
+    question = GraphQuestion(features=graph.names[:3], fill="mean")
+    with serving(graph.folder, "--texts", str(tmp_path / "texts.txt")) as server:
+        path = "/" + server.url.split("/", 3)[3]
+        status, said = call(server.port, "POST", f"{path}api/ask", {"question": question.model_dump()})
+        assert status == 200
+        assert json.loads(said)["kl"] == pytest.approx(session.answer(question).kl, abs=1e-5)
+        assert server.stop() == 0
+
+
+def prompts_of_lines(graph: LiveGraph, lines: list[str]) -> Prompts:
+    rows = [graph.subject.tokenizer(line).input_ids for line in lines]
+    mask = torch.tensor([[at < len(row) for at in range(max(map(len, rows)))] for row in rows])
+    ids = torch.tensor([row + [0] * (mask.shape[1] - len(row)) for row in rows])
+    return Prompts(ids, mask, mask.sum(1) - 1)
 
 
 def call(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:

@@ -1,7 +1,9 @@
 // One concept: its words, examples, labels, effect, writers and neighbours.
 import { type Concept, type Example, type Writer, called } from "./concept_model";
+import { TakeOut } from "./concept_live";
+import { about as live, read, show } from "./concept_live_state";
+import { Naming } from "./concept_naming";
 import { choose, concept, page } from "./concept_state";
-import { Commands } from "./evidence";
 import { number, percent, whole } from "./format";
 
 export function Detail() {
@@ -16,6 +18,7 @@ export function Detail() {
         <span>code {each.code}</span>
         <span>id <code id="identity">{each.id}</code></span>
       </p>
+      <TakeOut concept={each} />
       <p class="words">{Object.entries(each.words).map(([word, count]) => <span>{word} <small>{whole(count)}</small></span>)}</p>
       <h3>Examples</h3>
       <ul class="uses">{each.examples.map((one) => <Use example={one} />)}</ul>
@@ -31,7 +34,12 @@ export function Detail() {
 }
 
 function Use({ example: { before, word, after, label } }: { example: Example }) {
-  return <li>{before}{word && <mark>{word}</mark>}{after}{label && <small class="tag">{label}</small>}</li>;
+  const cut = !word || before.startsWith("…") || after.endsWith("…");
+  const ask = (): void => {
+    read(before + word + after);
+    show();
+  };
+  return <li>{before}{word && <mark>{word}</mark>}{after}{label && <small class="tag">{label}</small>}{live && !cut && <button type="button" class="plain take" onClick={ask}>ask</button>}</li>;
 }
 
 // Its length is the share; a tick stands where it would be for all states.
@@ -86,10 +94,4 @@ function Writers({ concept: { heads, neurons, embedding } }: { concept: Concept 
   );
 }
 
-function Naming({ concept: each }: { concept: Concept }) {
-  const command = `subcircuit concepts label ${quoted(page.value.folder)} ${each.id} ${quoted(each.label || each.name)}`;
-  return <Commands commands={[command]} summary={each.label ? "Call it otherwise" : "Give it a name of your own"} />;
-}
-
 const share = (value: number): string => `${(100 * value).toFixed(1).replace("-", "−")}%`;
-const quoted = (path: string): string => (/^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);

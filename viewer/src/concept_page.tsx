@@ -1,6 +1,7 @@
 // The page of a codebook from top to bottom.
 import { Detail } from "./concept_detail";
 import { List } from "./concept_list";
+import { ConceptLive } from "./concept_live";
 import { called } from "./concept_model";
 import { Measured } from "./concept_score";
 import { listed, page } from "./concept_state";
@@ -17,6 +18,7 @@ export function ConceptReport() {
       </nav>
       <Head />
       <Strip />
+      <ConceptLive />
       <section class="browser" aria-label="Concepts">
         <List />
         <Detail />

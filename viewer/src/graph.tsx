@@ -1,5 +1,6 @@
 // The page of an attribution graph from top to bottom.
 import { Chart } from "./graph_chart";
+import { GraphLive } from "./graph_live";
 import { word } from "./graph_model";
 import { chosen, count, graph, items, level, links, open, setLevel } from "./graph_state";
 import { Panel } from "./graph_panel";
@@ -20,6 +21,7 @@ export function GraphReport() {
       </nav>
       <Head />
       <Strip />
+      <GraphLive />
       <section class="circuit" aria-label="Attribution graph">
         <Choices />
         <figure>

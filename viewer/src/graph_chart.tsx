@@ -3,6 +3,7 @@
 import { useState } from "preact/hooks";
 import { diverging, useWidth } from "./canvas";
 import { type Layout, SLOT, type Spot, layout } from "./graph_layout";
+import { isChanged } from "./graph_live_state";
 import { type Item, type Link, word } from "./graph_model";
 import { chosen, expand, graph, items, links, selected } from "./graph_state";
 import { number, percent, signed } from "./format";
@@ -75,7 +76,7 @@ function Path({ link, from, to, most, single }: { link: Link; from: Spot; to: Sp
 interface MarkProps { item: Item; at: number; spot: Spot; most: number; faint: boolean; focus: boolean; slanted: boolean }
 
 function Mark({ item, at, spot: { x, y, width }, most, faint, focus, slanted }: MarkProps) {
-  const look = `mark ${item.kind}${faint ? " faint" : ""}${focus ? " at" : ""}${item.key === chosen.value ? " chosen" : ""}`;
+  const look = `mark ${item.kind}${faint ? " faint" : ""}${focus ? " at" : ""}${item.key === chosen.value ? " chosen" : ""}${isChanged(item) ? " off" : ""}`;
   const named = { "data-item": at, class: look, "data-name": item.name };
   if (!inner(item)) return <Ending item={item} x={x} y={y} width={width} slanted={slanted} named={named} />;
   const strength = Math.sqrt(item.influence / most);

@@ -1,6 +1,7 @@
 // One item of the graph: what it hears from and sends to, signed, and texts that turn a feature on.
 import { useState } from "preact/hooks";
 import { number, percent, signed } from "./format";
+import { Switch } from "./graph_live";
 import type { Example, Item, Link } from "./graph_model";
 import { chosen, collapse, expand, graph, items, level, links, open, selected } from "./graph_state";
 
@@ -17,6 +18,7 @@ export function Panel() {
     <div class="panel" id="panel" aria-label={`Inputs and outputs of ${item.name}`} role="region" key={item.key}>
       <p class="panel-head">
         <b>{item.name}</b>
+        <Switch item={item} />
         {item.kind === "group" && <button type="button" id="expand" onClick={() => expand(item)}>Expand</button>}
         {folds.length > 0 && <button type="button" id="collapse" onClick={() => collapse(folds[0])}>Collapse its group</button>}
         <button type="button" class="close" onClick={() => (chosen.value = null)}>Close</button>

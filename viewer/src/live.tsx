@@ -4,7 +4,7 @@ import { Answered, Brief } from "./live_answer";
 import { History } from "./live_history";
 import { Nodes } from "./live_nodes";
 import { Prompt } from "./live_prompt";
-import { about, put, question, remember } from "./live_state";
+import { about, asking, put, question } from "./live_state";
 import { run } from "./state";
 
 export function Live() {
@@ -21,7 +21,7 @@ function Hint() {
 function Panel() {
   useEffect(() => {
     put({}, false);
-    void remember();
+    void asking.remember();
   }, []);
   return (
     <section class="live" id="live-view" aria-label="Live">

@@ -1,54 +1,31 @@
 // What the model says, beside what it said untouched.
-import { useState } from "preact/hooks";
 import { number, percent, signed } from "./format";
-import { type Answer, type Token, ahead, answer, asked, busy, cancel, problem, right, taken, wrong } from "./live_state";
+import type { Token } from "./live_asking";
+import { Copy, NextToken, Said, Tops } from "./live_said";
+import { type Answer, answer, asked, asking, right, wrong } from "./live_state";
 
 export function Answered() {
-  const found = answer.value;
   return (
-    <div class="said" aria-live="polite" aria-busy={busy.value}>
-      {problem.value && <div class="problem" role="alert" id="live-problem"><pre>{problem.value.message}</pre>{problem.value.cure && <p>{problem.value.cure}</p>}</div>}
-      {found ? <div class={problem.value ? "stale" : ""}><Said found={found} /></div> : !problem.value && <p class="soft">Asking the model …</p>}
-      <p class="note" id="live-status" data-busy={busy.value ? "yes" : "no"} data-taken={taken.value ?? ""}>
-        {busy.value ? <>{ahead.value > 0 ? `${ahead.value} ${ahead.value === 1 ? "question comes" : "questions come"} first` : "asking"} <button type="button" class="plain" onClick={cancel}>Cancel</button></> : taken.value !== null && `answered in ${Math.round(taken.value)} ms`}
-      </p>
-    </div>
+    <Said asking={asking}>
+      {(found) => (
+        <>
+          <p class="mind" id="live-mind"><Next found={found} /></p>
+          <Numbers found={found} />
+          <Tops top={found.top} side={side} />
+          <Python text={found.python} />
+        </>
+      )}
+    </Said>
   );
 }
 
 // On narrow screens the answer stands below the sliders; this line of it stays in sight.
 export function Brief() {
-  return answer.value && <p class="mind brief" aria-hidden="true"><Mind found={answer.value} /></p>;
+  return answer.value && <p class="mind brief" aria-hidden="true"><Next found={answer.value} /></p>;
 }
 
-function Mind({ found }: { found: Answer }) {
-  const [now, before] = [found.top[0], found.top_before[0]];
-  const same = now.id === before.id;
-  return (
-    <>
-      {same ? <><Word token={now} /> <span>{changed() ? "still" : "next"}, {percent(now.probability)}{changed() && <> <small>was {percent(now.probability_before)}</small></>}</span></>
-        : <><s><Word token={before} /></s> <i aria-label="became">→</i> <Word token={now} /> <span>{percent(now.probability)} <small>was {percent(now.probability_before)}</small></span></>}
-    </>
-  );
-}
-
-function Said({ found }: { found: Answer }) {
-  return (
-    <>
-      <p class="mind" id="live-mind"><Mind found={found} /></p>
-      <Numbers found={found} />
-      <Tops found={found} />
-      <Python text={found.python} />
-    </>
-  );
-}
-
+const Next = ({ found }: { found: Answer }) => <NextToken top={found.top[0]} before={found.top_before[0]} changed={changed()} side={side} />;
 const changed = (): boolean => asked.value !== null && (asked.value.start === "circuit" || asked.value.changes.some((each) => each.nodes.length > 0));
-const shown = (text: string): string => text.replace(/^ /, "").replace(/\n/g, "⏎") || "␣";
-
-function Word({ token }: { token: Token }) {
-  return <b class={side(token)}>{shown(token.text)}</b>;
-}
 
 function side(token: Token): string {
   const text = token.text.trim();
@@ -82,25 +59,6 @@ function Scale({ low, high, now }: { low: number; high: number; now: number }) {
   );
 }
 
-function Tops({ found: { top } }: { found: Answer }) {
-  const most = Math.max(...top.flatMap((each) => [each.probability, each.probability_before]));
-  return (
-    <table class="tops" id="live-top">
-      <caption class="soft small">Likeliest next tokens; the line marks the untouched model</caption>
-      <thead><tr><th scope="col" class="text">token</th><th scope="col" class="text"><span class="unseen">bar</span></th><th scope="col">now</th><th scope="col">was</th></tr></thead>
-      <tbody>
-        {top.map((each) => (
-          <tr key={each.id} data-logit={each.logit} data-token={each.id}>
-            <td class={`text ${side(each)}`}><code>{shown(each.text)}</code>{side(each) && <small class="unseen"> ({side(each)} answer)</small>}</td>
-            <td><div class="bar"><i style={{ width: `${(100 * each.probability) / most}%` }} class={side(each)} /><b style={{ left: `${(100 * each.probability_before) / most}%` }} /></div></td>
-            <td>{percent(each.probability)}</td><td class="soft">{percent(each.probability_before)}</td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
-  );
-}
-
 export function Python({ text }: { text: string }) {
   return (
     <details class="commands python">
@@ -108,10 +66,4 @@ export function Python({ text }: { text: string }) {
       <div><pre tabIndex={0} id="live-python">{text}</pre><Copy text={text} /></div>
     </details>
   );
-}
-
-export function Copy({ text, label = "Copy" }: { text: string; label?: string }) {
-  const [copied, setCopied] = useState("");
-  const copy = (): void => void navigator.clipboard?.writeText(text).then(() => setCopied(text), () => setCopied(""));
-  return <button type="button" onClick={copy}>{copied === text ? "Copied" : label}</button>;
 }

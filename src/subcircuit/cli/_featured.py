@@ -6,7 +6,7 @@ from pydantic import Field, RootModel
 
 from subcircuit.cli._outputs import Output
 
-__all__ = ["DictionaryChecked", "DictionaryFinding", "DictionaryTrained", "Featured"]
+__all__ = ["DictionaryChecked", "DictionaryFinding", "DictionaryTrained", "Featured", "TranscodersTrained"]
 
 
 class DictionaryTrained(Output):
@@ -20,6 +20,21 @@ class DictionaryTrained(Output):
     fvu: float = Field(description="fraction of variance unexplained, on held-out windows: 0 none, 1 as by the mean")
     l0: float = Field(description="features on at a token, mean")
     dead: float = Field(description="share of the features that no held-out token turns on")
+
+
+class TranscodersTrained(Output):
+    """`subcircuit features train --cross-layer`; lists are layer by layer, on held-out windows."""
+
+    folder: str
+    reads: str = Field(description="hook, for example hook_resid_mid")
+    writes: str
+    settings: dict[str, Any]
+    tokens: int = Field(description="rows that were learned from, counted each time")
+    fvu: list[float] = Field(
+        description="fraction of the variance of an MLP's output unexplained by all that write to it"
+    )
+    l0: list[float] = Field(description="features of the layer that are on at a token, mean")
+    dead: list[float] = Field(description="share of the layer's features that no held-out token turns on")
 
 
 class DictionaryFinding(Output):
@@ -46,5 +61,5 @@ class DictionaryChecked(Output):
     findings: list[DictionaryFinding]
 
 
-class Featured(RootModel[DictionaryTrained | DictionaryChecked]):
+class Featured(RootModel[DictionaryTrained | TranscodersTrained | DictionaryChecked]):
     """`subcircuit features train` or `check`."""

@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from subcircuit import plugins
-from subcircuit.cli._featured import DictionaryChecked, DictionaryFinding, DictionaryTrained
+from subcircuit.cli._featured import DictionaryChecked, DictionaryFinding
 from subcircuit.cli._progress import shown
 from subcircuit.cli._shell import Screen, stoppable
+from subcircuit.cli._training import Order, work_of
 from subcircuit.errors import DataError, Interrupted, UsageError
 from subcircuit.sites import Site
 
@@ -40,19 +41,39 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="no progress, no notes")]
 
 def train_features(
     model: Model,
-    site: Annotated[str, typer.Option(help="what it reads, and gives back: 12.resid, 12.mlp_out, ...")],
     out: Annotated[Path, typer.Option(help="folder to write")],
+    site: Annotated[
+        str | None,
+        typer.Option(help="what it reads, and gives back: 12.resid, 12.mlp_out, ...; needed but for --cross-layer"),
+    ] = None,
     to: Annotated[str | None, typer.Option(help="a transcoder: the site it gives in place of its own")] = None,
+    cross_layer: Annotated[
+        bool, typer.Option("--cross-layer", help="in place of --site: transcoders of all MLPs that write to later ones")
+    ] = False,
     text: Text = None,
     task: TaskNames = None,
-    features: Annotated[int, typer.Option(help="directions to learn", min=1)] = 4096,
-    k: Annotated[int, typer.Option(help="features on at a time", min=1)] = 32,
+    features: Annotated[
+        int | None,
+        typer.Option(help="directions to learn; left out: 4096, with --cross-layer 1024 in each layer", min=1),
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option(help="features on at a time; left out: 32; not with --cross-layer", min=1)
+    ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            help="with --cross-layer: price of a feature that is on, in variances of a layer; left out: 0.003"
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(help="batches to learn from", min=1)] = 2000,
     batch: Annotated[int, typer.Option(help="tokens in a batch", min=1)] = 1024,
-    lr: Annotated[float | None, typer.Option(help="learning rate [default: by the number of features]")] = None,
+    lr: Annotated[float | None, typer.Option(help="learning rate; left out: by the number of features")] = None,
     revive: Annotated[int, typer.Option(help="steps of silence until a feature starts again; 0 = never", min=0)] = 200,
     save_every: Annotated[int, typer.Option(help="steps between checkpoints", min=1)] = 200,
-    rows: Annotated[int, typer.Option(help="tokens whose activations are in memory at a time", min=1)] = 1 << 16,
+    rows: Annotated[
+        int | None,
+        typer.Option(help="tokens whose activations are in memory; left out: 65,536, with --cross-layer 4,096", min=1),
+    ] = None,
     window: Window = 128,
     skip: Skip = 1,
     model_batch: Batch = 32,
@@ -65,47 +86,30 @@ def train_features(
 ) -> None:
     """Train a TopK sparse autoencoder, or with --to a transcoder, on a model's activations.
 
-    Writes a folder that SAELens reads. FVU, L0 and dead features are told on the way, and measured at the end on
-    windows that were held out.
+    Writes a folder that SAELens reads; with --cross-layer one that circuit-tracer reads. FVU, L0 and dead features are
+    told on the way, and measured at the end on windows that were held out.
     """
-    reads, writes = Site.parse(site), Site.parse(to) if to else None
+    common = {"steps": steps, "batch": batch, "lr": lr, "revive": revive, "save_every": save_every, "seed": seed}
+    given = common if features is None else {**common, "features": features}
+    reading = {"skip": skip, "batch": model_batch, "seed": seed} | ({} if rows is None else {"rows": rows})
     screen = Screen(json=json, quiet=quiet)
     with screen.logging(), stoppable(), shown(screen.err, quiet=quiet) as progress:
-        from subcircuit.features.harvest import Harvest
-        from subcircuit.features.training import Training, claim
+        work = work_of(given, site, to, k=k, sparsity=sparsity, cross=cross_layer)
+        work.claim(out, resume)
         from subcircuit.loading import load
 
-        settings = Training(features, k, steps, batch, lr, revive, save_every, seed)
-        claim(out, resume)
         screen.silence_transformers()
         subject = load(model, dtype=dtype, device=device, progress=progress)
         documents = _documents(subject, text, task, window)
-        source = Harvest(subject, documents, reads, writes, skip=skip, rows=rows, batch=model_batch, seed=seed)
         try:
-            found = settings.train(source, out, resume=resume, progress=progress)
+            output, told = work.train(subject, Order(documents, reading, out, resume, progress))
         except KeyboardInterrupt as stop:
             kept = "the last checkpoint is kept" if out.exists() else "there was no checkpoint yet"
             raise Interrupted(f"stopped; {kept}", "the same command with --resume goes on") from stop
-    measured = found.dictionary.expected
-    output = DictionaryTrained(
-        folder=str(out),
-        reads=str(reads),
-        writes=str(writes or reads),
-        settings=asdict(settings),
-        tokens=found.rows,
-        fvu=measured["fvu"],
-        l0=measured["l0"],
-        dead=measured["dead"],
-    )
     if json:
         screen.emit(output)
         return
-    screen.out.print(
-        f"{features} features at {site}{f' -> {to}' if to else ''}: FVU {output.fvu:.3f}, L0 {output.l0:.3g}, "
-        f"{output.dead:.1%} dead, on held-out windows",
-        soft_wrap=True,
-    )
-    screen.out.print(escape(str(out)), soft_wrap=True)
+    screen.out.print(escape(f"{told}\n{out}"), soft_wrap=True)
 
 
 def check_features(

@@ -18,12 +18,12 @@ from subcircuit.cli._launch import launcher_of, taken
 from subcircuit.cli._options import task_options
 from subcircuit.cli._plan import require_memory
 from subcircuit.cli._progress import shown
-from subcircuit.cli._shell import Screen, stoppable
+from subcircuit.cli._shell import Screen, stoppable, together
 from subcircuit.errors import Interrupted, UnknownName
 from subcircuit.parallel.place import started, started_as
 from subcircuit.progress import Progress, silent
 from subcircuit.records import versions
-from subcircuit.runs import STATE, Run, RunFolder
+from subcircuit.runs import Run, RunFolder
 
 if TYPE_CHECKING:
     from subcircuit.circuit import Circuit
@@ -78,7 +78,7 @@ def find(
     launcher = launcher_of(out, device, launch) if launch else None
     given = {name: value for name, value in settings.items() if value is not None}
     request = Request(str(ctx.info_name), model, revision, dtype, device, task, options, preset, given, launcher)
-    with screen.logging(), stoppable(), _together():
+    with screen.logging(), stoppable(), together():
         if not first:
             return _help(request, folder, screen)
         _search(request, folder, folder.claim(overwrite=overwrite, resume=resume), screen, checked=not yes)
@@ -101,6 +101,7 @@ def _search(request: Request, folder: RunFolder, saved: Run | None, screen: Scre
         saved.require_same(_wanted(request, asdict(method)))
         if saved.done:
             screen.err.print(f"{folder.path} holds a finished run: there is nothing to go on with", style="dim")
+            folder.tidy()
             _agreed(False)
             return
     task = resolve(request.task, **request.task_options)
@@ -113,18 +114,6 @@ def _search(request: Request, folder: RunFolder, saved: Run | None, screen: Scre
         run = _begun(request, saved, subject, asdict(method))
         with _recorded(run, folder, start, anew=saved is None):
             _save(run, folder, _circuits(method, subject, task, folder.path, progress, request.launcher))
-
-
-@contextmanager
-def _together() -> Iterator[None]:
-    """Within the block this process and those started with it are a group; one alone needs no torch for that."""
-    if started() == 1:
-        yield
-        return
-    from subcircuit.parallel.group import joined
-
-    with joined():
-        yield
 
 
 def _help(request: Request, folder: RunFolder, screen: Screen) -> None:
@@ -217,7 +206,7 @@ def _recorded(run: Run, folder: RunFolder, start: float, *, anew: bool) -> Itera
         raise
     else:
         write(status(file.origin for _, file in circuits_of(folder)))
-        (folder.path / STATE).unlink(missing_ok=True)
+        folder.tidy()
     finally:
         folder.settle()
 

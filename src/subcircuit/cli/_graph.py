@@ -35,7 +35,7 @@ WINDOW = 64  # tokens of an example text
 def graph(
     model: Annotated[str, typer.Option(help="built-in name (list models), folder, .gguf file or hub id")],
     prompt: Annotated[str, typer.Option(help="the text whose next token is explained")],
-    transcoders: Annotated[Path, typer.Option(help="folder of circuit-tracer, a transcoder per layer")],
+    transcoders: Annotated[Path, typer.Option(help="folder of circuit-tracer: transcoders of all layers")],
     out: Annotated[Path, typer.Option(help="folder to write")],
     right: Annotated[str, typer.Option(help="explain a logit difference: this token, its leading space included")] = "",
     wrong: Annotated[str, typer.Option(help="less this one")] = "",

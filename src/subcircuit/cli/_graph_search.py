@@ -25,7 +25,7 @@ FILE = "features.json"
 def hierarchy(
     model: Annotated[str, typer.Option(help="built-in name (list models), folder, .gguf file or hub id")],
     task: Annotated[str, typer.Option(help="task (list tasks), or a .jsonl or .csv file of your own prompts")],
-    transcoders: Annotated[Path, typer.Option(help="folder of circuit-tracer, a transcoder per layer")],
+    transcoders: Annotated[Path, typer.Option(help="folder of circuit-tracer: transcoders of all layers")],
     out: Annotated[Path, typer.Option(help="folder to write")],
     task_option: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated", metavar="K=V")] = None,
     goal: Annotated[float, typer.Option(help="share of the behaviour to keep on validation prompts")] = 0.9,

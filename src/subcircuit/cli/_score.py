@@ -8,8 +8,9 @@ import typer
 from subcircuit.cli._launch import launcher_of
 from subcircuit.cli._model import model_of
 from subcircuit.cli._progress import shown
-from subcircuit.cli._shell import Screen, stoppable
+from subcircuit.cli._shell import Screen, stoppable, together
 from subcircuit.errors import UnknownName
+from subcircuit.parallel.place import started_as
 from subcircuit.progress import Progress
 from subcircuit.runs import RunFolder
 
@@ -60,11 +61,13 @@ def score(
             raise UnknownName("rival", name, RIVALS)
     origin = RunFolder(folder).circuit().origin
     launcher = launcher_of(folder, device, launch)
-    screen = Screen(json=json, quiet=quiet)
+    first = started_as() == 0  # of several processes, one writes and tells
+    screen = Screen(json=json and first, quiet=quiet or not first)
     with (
         screen.logging(),
         stoppable(f"random circuits that are done stay in {launcher.folder}"),
-        shown(screen.err, quiet=quiet) as progress,
+        together(),
+        shown(screen.err, quiet=screen.quiet) as progress,
     ):
         from subcircuit.circuit import Circuit
         from subcircuit.evaluation import budget_curves, evidence, full_evidence, token_effects
@@ -87,6 +90,8 @@ def score(
             drawn: dict[str, Any] = {"n": pairs, "split": split, "seed": seed}
             curves = budget_curves(subject, family, task, others, **drawn, progress=progress)
         steps.finish()
+    if not first:
+        return
     for each in (found, more, tokens, curves):
         if each is not None:
             each.save(folder)

@@ -15,9 +15,9 @@ from rich.markup import escape
 
 from subcircuit.cli._outputs import Failure, Trouble
 from subcircuit.errors import Interrupted, ResourceError, SubcircuitError, UsageError
-from subcircuit.parallel.place import tells
+from subcircuit.parallel.place import require_shared, started, tells
 
-__all__ = ["Screen", "run", "stoppable", "trouble"]
+__all__ = ["Screen", "run", "stoppable", "together", "trouble"]
 
 WIDE = 140  # columns of what goes to a file or a pipe: tables stay whole
 # the root of typer's own usage errors, which it does not export
@@ -85,6 +85,8 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
     """Run a command line and return its exit code. No SubcircuitError leaves a traceback."""
     screen = Screen(json="--json" in arguments)
     try:
+        if arguments and not arguments[0].startswith("-"):
+            require_shared(arguments[0])
         code = app(arguments, prog_name="subcircuit", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except SubcircuitError as error:
@@ -116,6 +118,18 @@ def stoppable(so_far: str = "nothing was written") -> Iterator[None]:
         raise Interrupted(f"stopped: {so_far}", "start again as before") from stop
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Within the block this process and those started with it are a group; one alone needs no torch for that."""
+    if started() == 1:
+        yield
+        return
+    from subcircuit.parallel.group import joined
+
+    with joined():
+        yield
 
 
 def _fail(screen: Screen, error: SubcircuitError) -> int:

@@ -92,11 +92,12 @@ def begin(folder: Path, record: HarvestRecord, corpus: Corpus, index: Index) -> 
     path = folder / "states.json"
     if path.exists():
         before = _recorded(folder)
-        differ = [name for name in HarvestRecord.model_fields if getattr(before, name) != getattr(record, name)]
-        if differ:
-            raise UsageError(
-                f"{folder} holds other states: {', '.join(differ)} differ", "give another folder, or remove this one"
-            )
+        old, new = _flat(before), _flat(record)
+        changed = [name for name in new if old.get(name) != new[name]]
+        if changed:
+            first = [name for name in changed if name != "shards"] or changed  # shards follow from the others
+            what = ", ".join(f"{name}: {old.get(name)} -> {new[name]}" for name in first)
+            raise UsageError(f"{folder} holds other states ({what})", "give another folder, or remove this one")
         return
     folder.mkdir(parents=True, exist_ok=True)
     labels: Sequence[str | None] = corpus.labels or [None] * len(corpus)
@@ -104,6 +105,12 @@ def begin(folder: Path, record: HarvestRecord, corpus: Corpus, index: Index) -> 
     atomically(folder / "texts.jsonl", lambda to: to.write_text("".join(lines), encoding="utf-8"))
     atomically(folder / INDEX, index.write)
     save_record(record, path)
+
+
+def _flat(record: HarvestRecord) -> dict[str, Any]:
+    """Its fields, the frame's among them."""
+    values = record.model_dump()
+    return values | {f"frame.{name}": value for name, value in values.pop("frame").items()}
 
 
 def _recorded(folder: Path) -> HarvestRecord:

@@ -59,8 +59,8 @@ class Trials:
 
         def run(rows: Tensor) -> None:
             nonlocal done
-            states = self._states(rows)
-            for (name, draw), (removal, share) in self._removals(rows, states, directions).items():
+            states = self.states(rows)
+            for (name, draw), (removal, share) in self.removals(rows, states, directions).items():
                 after, answer = self._answers(rows, removal)
                 chance[name][draw, rows], said[name][draw, rows], taken[name][draw, rows] = after, answer, share
                 if draw == 0:
@@ -76,24 +76,17 @@ class Trials:
         found = torch.zeros(len(self.reading.said), self.book.width)
 
         def pool(rows: Tensor) -> None:
-            found[rows] = _mean_over(self._states(rows), self._places(rows))
+            found[rows] = _mean_over(self.states(rows), self._places(rows))
 
         batched(pool, self.reading.framed.prompts.lengths, self.batch)
         return found
 
-    def _outcome(self, chance: Tensor, said: Tensor, taken: Tensor, pooled: Tensor) -> Outcome:
-        right = None if self.gold is None else (said == self.gold).float().mean(0)
-        change, flipped = (chance - self.reading.chance).abs(), (said != self.reading.said).float()
-        return Outcome(chance.mean(0), change.mean(0), flipped.mean(0), right, taken.mean(0), pooled)
-
-    def _states(self, rows: Tensor) -> Float[Tensor, "prompt pos width"]:
+    def states(self, rows: Tensor) -> Float[Tensor, "prompt pos width"]:
+        """Of some texts, at the codebook's layer."""
         site = Site(self.book.about.layer, Kind.RESID)
         return self.subject.record(self.reading.framed.rows(rows).prompts, [site])[1][site][:, :, 0].float().cpu()
 
-    def _places(self, rows: Tensor) -> Bool[Tensor, "prompt pos"]:
-        return _places(self.reading.framed.rows(rows), self.where, self.reading.salient[rows].tolist())
-
-    def _removals(
+    def removals(
         self, rows: Tensor, states: Float[Tensor, "prompt pos width"], directions: Directions
     ) -> dict[tuple[str, int], tuple[Removal, Tensor]]:
         """The removal of each draw, with the share of the states' energy that it takes."""
@@ -111,10 +104,22 @@ class Trials:
                 found[name, draw] = Removal(every[rows], where, mean, gains.float()), share.float()
         return found
 
+    def logits(self, rows: Tensor, removal: Removal) -> Float[Tensor, "prompt vocab"]:
+        """What the model says to some texts without it."""
+        with removal.at(self.subject, self.book.about.layer):
+            return self.subject.logits(self.reading.framed.prompts[rows])
+
+    def _outcome(self, chance: Tensor, said: Tensor, taken: Tensor, pooled: Tensor) -> Outcome:
+        right = None if self.gold is None else (said == self.gold).float().mean(0)
+        change, flipped = (chance - self.reading.chance).abs(), (said != self.reading.said).float()
+        return Outcome(chance.mean(0), change.mean(0), flipped.mean(0), right, taken.mean(0), pooled)
+
+    def _places(self, rows: Tensor) -> Bool[Tensor, "prompt pos"]:
+        return _places(self.reading.framed.rows(rows), self.where, self.reading.salient[rows].tolist())
+
     def _answers(self, rows: Tensor, removal: Removal) -> tuple[Tensor, Tensor]:
         """The probability of what was said before, and what is said now."""
-        with removal.at(self.subject, self.book.about.layer):
-            logits = self.subject.logits(self.reading.framed.prompts[rows])
+        logits = self.logits(rows, removal)
         answers, said = self.reading.answers, self.reading.said[rows]
         now = logits[:, answers.to(logits.device)].argmax(-1)
         return probability(logits, answers, said).cpu(), now.cpu()

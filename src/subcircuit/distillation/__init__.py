@@ -122,6 +122,7 @@ class _Run:
             processes=self.processes,
         )
         whose = identity(asdict(settings), student, teacher, prompts, self.processes.count)
+        self.processes.require_same(whose, {"student": student.name, "teacher": teacher.name})
         self.state = State(whose, model, self.optimizer)
         pad = student.tokenizer.pad_token_id
         self.writer = Writer(

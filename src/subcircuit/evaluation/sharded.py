@@ -12,6 +12,8 @@ from subcircuit.circuit import Circuit
 from subcircuit.evaluation.edge_panel import panel_of
 from subcircuit.evaluation.panel import Panel
 from subcircuit.evaluation.stability import Members, again, members
+from subcircuit.parallel.group import count
+from subcircuit.parallel.group import require_same as require_same_work
 from subcircuit.scores import Scores
 from subcircuit.shards.launcher import Launcher
 from subcircuit.shards.models import loaded, named, require_same
@@ -36,8 +38,11 @@ class Scoring:
     launcher: Launcher | None = None  # None: everything in this process, and nothing kept
 
     def panel(self, subject: Subject, on_step: Callable[[str], None] = lambda name: None) -> Panel:
-        """The prompts and the masks on them. Raises DataError when the task cannot give the prompts."""
-        return panel_of(self.circuit).draw(
+        """The prompts and the masks on them.
+
+        Raises DataError when the task cannot give the prompts, UsageError when another process would score others.
+        """
+        panel = panel_of(self.circuit).draw(
             subject,
             self.circuit,
             self.task,
@@ -48,6 +53,9 @@ class Scoring:
             cache_bytes=self.cache_bytes,
             on_step=on_step,
         )
+        if count() > 1:
+            require_same_work(_on_panel(panel))
+        return panel
 
     def subject(self, shared: Inputs) -> Subject:
         """The model, in a job."""

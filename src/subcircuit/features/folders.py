@@ -2,7 +2,8 @@
 
 Which of them a folder is, its files tell: SAELens has `sae_weights.safetensors`, sparsify `sae.safetensors`, each with
 a `cfg.json`; circuit-tracer has one `layer_N.safetensors` per layer, with a `config.yaml`. What this library does not
-compute exactly as its maker does, gated encoders for one, is refused by name.
+compute exactly as its maker does, gated encoders for one, is refused by name, and so is one layer of cross-layer
+transcoders, which gives nothing back without the layers before it.
 """
 
 import json
@@ -20,9 +21,10 @@ from torch import Tensor
 from subcircuit.errors import DataError, UnsupportedModel, UsageError
 from subcircuit.features.dictionary import Activation, Dictionary
 
-__all__ = ["read_dictionary"]
+__all__ = ["CROSSING", "TRACER", "named", "read_dictionary", "read_weights"]
 
 SAELENS, SPARSIFY, TRACER = "sae_weights.safetensors", "sae.safetensors", "layer_*.safetensors"
+CROSSING = "W_enc_*.safetensors"  # cross-layer transcoders of circuit-tracer
 NUMBER = re.compile(r"(?:^|[._])(\d+)(?=[._]|$)")
 
 
@@ -33,9 +35,14 @@ def read_dictionary(folder: Path, layer: int | None = None) -> Dictionary:
     read or do not fit together, UnsupportedModel for a dictionary whose computation is not known here.
     """
     if (folder / SAELENS).is_file():
-        return _saelens(_json(folder / "cfg.json"), _weights(folder / SAELENS))
+        return _saelens(_json(folder / "cfg.json"), read_weights(folder / SAELENS))
     if (folder / SPARSIFY).is_file():
-        return _sparsify(_json(folder / "cfg.json"), _weights(folder / SPARSIFY), folder.name)
+        return _sparsify(_json(folder / "cfg.json"), read_weights(folder / SPARSIFY), folder.name)
+    if any(folder.glob(CROSSING)):
+        raise UsageError(
+            f"{folder} holds cross-layer transcoders, and no layer of them is a dictionary by itself",
+            "subcircuit.features.transcoders.read_transcoders takes all of them; so does subcircuit graph",
+        )
     layers = {int(path.stem.removeprefix("layer_")): path for path in folder.glob(TRACER)}
     if not layers:
         raise UsageError(
@@ -45,7 +52,7 @@ def read_dictionary(folder: Path, layer: int | None = None) -> Dictionary:
     if layer not in layers:
         there = ", ".join(map(str, sorted(layers)))
         raise UsageError(f"{folder} holds transcoders of layers {there}, and layer {layer} was asked for", "give one")
-    return _tracer(_yaml(folder / "config.yaml"), _weights(layers[layer]), layer)
+    return _tracer(_yaml(folder / "config.yaml"), read_weights(layers[layer]), layer)
 
 
 def _saelens(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Dictionary:
@@ -67,7 +74,7 @@ def _saelens(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Dictio
     hook = str(about.get("hook_name", ""))
     return _made(
         weights,
-        encoder=_tensor(weights, "W_enc").T.contiguous(),
+        encoder=named(weights, "W_enc").T.contiguous(),
         activation=activation,
         k=int(kept),
         threshold=weights.get("threshold") if activation == "jumprelu" else None,
@@ -85,10 +92,9 @@ def _sparsify(config: Mapping[str, Any], weights: Mapping[str, Tensor], hook: st
     if activation != "topk":
         raise UnsupportedModel(f"this sparsify dictionary has the activation {activation}", "known: topk")
     transcodes = bool(config.get("transcode", False))
-    named = {**weights, "b_enc": _tensor(weights, "encoder.bias")}
     return _made(
-        named,
-        encoder=_tensor(weights, "encoder.weight"),
+        {**weights, "b_enc": named(weights, "encoder.bias")},
+        encoder=named(weights, "encoder.weight"),
         activation="topk",
         k=int(config.get("k", 0)),
         skip=weights.get("W_skip"),
@@ -102,10 +108,10 @@ def _sparsify(config: Mapping[str, Any], weights: Mapping[str, Tensor], hook: st
 def _tracer(config: Mapping[str, Any], weights: Mapping[str, Tensor], layer: int) -> Dictionary:
     threshold = weights.get("activation_function.threshold")
     activation = "jumprelu" if threshold is not None else "topk" if "k" in weights else "relu"
-    features = len(_tensor(weights, "b_enc"))
+    features = len(named(weights, "b_enc"))
     return _made(
         weights,
-        encoder=_tensor(weights, "W_enc"),
+        encoder=named(weights, "W_enc"),
         activation=cast(Activation, activation),
         k=int(weights["k"]) if activation == "topk" else 0,
         threshold=None if threshold is None else threshold.expand(features).contiguous(),
@@ -119,11 +125,12 @@ def _tracer(config: Mapping[str, Any], weights: Mapping[str, Tensor], layer: int
 
 def _made(weights: Mapping[str, Tensor], **fields: Any) -> Dictionary:
     """With the tensors that all formats name alike."""
-    decoder, encoder_bias, decoder_bias = (_tensor(weights, name) for name in ("W_dec", "b_enc", "b_dec"))
+    decoder, encoder_bias, decoder_bias = (named(weights, name) for name in ("W_dec", "b_enc", "b_dec"))
     return Dictionary(decoder=decoder, encoder_bias=encoder_bias, decoder_bias=decoder_bias, **fields)
 
 
-def _tensor(weights: Mapping[str, Tensor], name: str) -> Tensor:
+def named(weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """One of them. Raises DataError where it is not there."""
     if name not in weights:
         raise DataError(f"the dictionary has no '{name}'; it has: {', '.join(sorted(weights))}", "fetch it again")
     return weights[name]
@@ -135,7 +142,8 @@ def _layer(hook: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, in float32. Raises DataError for a broken file, and for numbers that are not finite."""
     try:
         tensors = load_file(path)
     except SafetensorError as error:

@@ -133,16 +133,17 @@ class Harvest:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self._documents), generator=generator)
         if self.chunks > 1:
-            rows = self._recorded(self._documents[order[number * self.windows : (number + 1) * self.windows]])
+            rows = self.recorded(self._documents[order[number * self.windows : (number + 1) * self.windows]])
         else:
-            rows = self._all = self._all or self._recorded(self._documents)
+            rows = self._all = self._all or self.recorded(self._documents)
         generator.manual_seed((self.seed * 1_000_003 + epoch) * 1_000_003 + number)
         return rows[torch.randperm(len(rows), generator=generator).to(rows.x.device)]
 
     def held(self) -> Rows:
-        return self._recorded(self._aside[: self.windows])
+        return self.recorded(self._aside[: self.windows])
 
-    def _recorded(self, documents: Documents) -> Rows:
+    def recorded(self, documents: Documents) -> Rows:
+        """The rows of some windows, in their order."""
         sites = [self.reads, self.writes] if self.transcodes else [self.reads]
         found = record_rows(self.subject, documents, sites, skip=self.skip, batch=self.batch)
         return Rows(found[self.reads], found[self.writes])

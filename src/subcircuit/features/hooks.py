@@ -8,7 +8,7 @@ import re
 from subcircuit.errors import UsageError
 from subcircuit.sites import Kind, Site
 
-__all__ = ["hook_name", "site_of"]
+__all__ = ["HOOKS", "hook_name", "site_of"]
 
 HOOKS: dict[Kind, str] = {
     Kind.RESID: "hook_resid_pre",

@@ -10,6 +10,7 @@ the feature on at that row, since with topk a short one would never be seen.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from subcircuit.errors import DataError, NumericalError
 from subcircuit.features.dictionary import Dictionary
 from subcircuit.features.harvest import Rows
 
-__all__ = ["Learner"]
+__all__ = ["MOMENTS", "Learner", "adam_state", "restore_adam", "scale", "unit"]
 
 WEIGHTS = ("encoder", "decoder", "encoder_bias", "decoder_bias")
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -120,23 +121,15 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """All that a step depends on besides its rows."""
-        found = {name: self.weight(name).detach() for name in WEIGHTS} | {"quiet": self.quiet}
-        for name in WEIGHTS:
-            found |= {f"{part} {name}": value for part, value in self.adam.state[self.weight(name)].items()}
-        return found
+        return adam_state(self._weights(), self.adam) | {"quiet": self.quiet}
 
-    @torch.no_grad()
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from a state."""
         self.quiet.copy_(state["quiet"])
-        for name in WEIGHTS:
-            weight = self.weight(name)
-            weight.copy_(state[name])
-            self.adam.state[weight] = {
-                part: state[f"{part} {name}"].to("cpu" if part == "step" else weight.device)
-                for part in ("step", *MOMENTS)
-                if f"{part} {name}" in state
-            }
+        restore_adam(self._weights(), self.adam, state)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: self.weight(name) for name in WEIGHTS}
 
     def _features(self, rows: Rows) -> tuple[Float[Tensor, "row k"], Int[Tensor, "row k"]]:
         x = rows.x * self.scale_in
@@ -146,6 +139,26 @@ class Learner:
 
     def _decoded(self, values: Float[Tensor, "row k"], at: Int[Tensor, "row k"]) -> Float[Tensor, "row width_out"]:
         return embedding_bag(at, self.decoder, per_sample_weights=values, mode="sum") + self.decoder_bias
+
+
+def adam_state(weights: Mapping[str, Tensor], adam: torch.optim.Adam) -> dict[str, Tensor]:
+    """The weights, and what Adam keeps of each."""
+    found = {name: weight.detach() for name, weight in weights.items()}
+    for name, weight in weights.items():
+        found |= {f"{part} {name}": value for part, value in adam.state[weight].items()}
+    return found
+
+
+@torch.no_grad()
+def restore_adam(weights: Mapping[str, Tensor], adam: torch.optim.Adam, state: Mapping[str, Tensor]) -> None:
+    """Put back what `adam_state` took."""
+    for name, weight in weights.items():
+        weight.copy_(state[name])
+        adam.state[weight] = {
+            part: state[f"{part} {name}"].to("cpu" if part == "step" else weight.device)
+            for part in ("step", *MOMENTS)
+            if f"{part} {name}" in state
+        }
 
 
 def scale(rows: Float[Tensor, "row width"]) -> float:

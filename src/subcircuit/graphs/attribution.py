@@ -1,9 +1,9 @@
 """The attribution graph of a prompt, exact on its local replacement model (Ameisen et al. 2025).
 
 The effect of source s on target t is `a_s * d_s . J . e_t`: the source's activation and decoder, the Jacobian of the
-stream with everything held, and the target's encoder. One backward pass gives a target's whole row; many rows go
-together, one per copy of the prompt. Where features are more than the budget, they are taken by their influence on the
-targets, as far as the rows found so far tell it.
+stream with everything held, and the target's encoder, summed over the layers that s writes to. One backward pass gives
+a target's whole row; many rows go together, one per copy of the prompt. Where features are more than the budget, they
+are taken by their influence on the targets, as far as the rows found so far tell it.
 
 Departs from circuit-tracer: what enters the first layer, position embeddings included, is the token's node; constants
 and the features over budget are kept as two numbers per row, so that every row sums to its pre-activation.

@@ -1,7 +1,7 @@
 """The local replacement model of one prompt (Ameisen et al. 2025), made of a stock model by hooks alone.
 
 Its attention patterns and the denominators of its norms are held at what the prompt gave them, each MLP is replaced by
-its transcoder, and what the transcoder leaves out is added as an error. Everything between an active feature and what
+its transcoder, and what the transcoders leave out is added as an error. Everything between an active feature and what
 reads it is then linear, and at the prompt itself the logits are the model's own, to the last bit.
 
 What is held is recorded in one plain pass. A later pass is given the values of the sources (embeddings, and what each
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from subcircuit.errors import DataError, UnsupportedModel
-from subcircuit.features.transcoders import Transcoders
+from subcircuit.features.transcoders import Decoding, Transcoders
 from subcircuit.graphs.norms import FrozenNorm
 from subcircuit.graphs.places import Change, Place, changing, norm_places, read_places, write_places
 from subcircuit.layout import Edit
@@ -69,10 +69,10 @@ class LocalReplacement:
         """Layer, position and number of every active feature, in this order."""
         return self._features
 
-    def decoders(self, layer: int) -> Float[Tensor, "feature width"]:
-        """What each active feature of a layer adds to the stream: its activation times its decoder."""
+    def decoders(self, layer: int, into: int) -> Float[Tensor, "feature width"]:
+        """What each active feature of a layer adds to the stream where it writes: its activation times its decoder."""
         of_layer = self._features[:, 0] == layer
-        rows = self.transcoders[layer].decoder[self._features[of_layer, 2]]
+        rows = self.transcoders.decoder(layer, into)[self._features[of_layer, 2]]
         return self.activations[of_layer, None] * rows
 
     def run(self, copies: int = 1) -> Run:
@@ -80,13 +80,13 @@ class LocalReplacement:
         sources = [self.embeddings, *self.outputs]
         given = [each.expand(copies, -1, -1).clone().requires_grad_() for each in sources]
         with torch.enable_grad():
-            return self._held(given[0], given[1:])
+            return self.held(given[0], given[1:])
 
     @torch.no_grad()
     def constants(self) -> Run:
         """What is read when no source gives anything: the share of biases."""
         nothing = torch.zeros_like(self.embeddings)[None]
-        return self._held(nothing, [offset[None] for offset in self._offsets])
+        return self.held(nothing, [offset[None] for offset in self._offsets])
 
     @torch.no_grad()
     def _record(self) -> None:
@@ -113,6 +113,7 @@ class LocalReplacement:
     def _encode(self, skip: int) -> None:
         """Active features, what of each MLP's output they leave out, and what comes of no feature at all."""
         found, values, errors, self._offsets = [], [], [], []
+        decoding = Decoding(self.transcoders)
         for layer, (x, y) in enumerate(zip(self.reads, self.outputs, strict=True)):
             transcoder = self.transcoders[layer]
             features = transcoder.encode(x)
@@ -120,12 +121,12 @@ class LocalReplacement:
             place = features.nonzero()
             found.append(torch.cat([torch.full_like(place[:, :1], layer), place], 1))
             values.append(features[place[:, 0], place[:, 1]])
-            errors.append(y - transcoder.decode(features, x).to(y.dtype))
+            errors.append(y - decoding(layer, features, x).to(y.dtype))
             self._offsets.append(transcoder.decode(torch.zeros_like(features), x).to(y.dtype))
         self._features, self.activations = torch.cat(found), torch.cat(values)
         self.errors: Float[Tensor, "layer pos width"] = torch.stack(errors)
 
-    def _held(self, embeddings: Stream, outputs: Sequence[Stream]) -> Run:
+    def held(self, embeddings: Stream, outputs: Sequence[Stream]) -> Run:
         """Run the model with these sources, and patterns and denominators as recorded."""
         seen: dict[Place, Tensor] = {}
         final = Place(self.subject.model.get_output_embeddings(), "in")

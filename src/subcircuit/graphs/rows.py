@@ -26,9 +26,15 @@ class Rows:
         self._constant = local.constants()
         size, self._layers = len(local.prompt.ids[0]), len(local.subject)
         self._size = size
-        self._decoders = [local.decoders(layer).to(local.embeddings.dtype) for layer in range(self._layers)]
+        self._decoders = {
+            (layer, into): local.decoders(layer, into).to(local.embeddings.dtype)
+            for layer in range(self._layers)
+            for into in local.transcoders.reach(layer)
+        }
         places = local.features[:, 0] * size + local.features[:, 1]
-        self._counts = torch.bincount(places, minlength=self._layers * size).view(self._layers, size).tolist()
+        counts = torch.bincount(places, minlength=self._layers * size).view(self._layers, size)
+        self._counts = counts.tolist()
+        self._starts = [0, *counts.sum(1).cumsum(0).tolist()]
         self.columns = len(local.features) + self._layers * size + size
 
     def of_hidden(self, vectors: Float[Tensor, "target width"]) -> Found:
@@ -74,17 +80,20 @@ class Rows:
         sources = [self._run.embeddings, *self._run.outputs[:below]]
         at = torch.autograd.grad(reads, sources, seeds, retain_graph=True, materialize_grads=True)
         found = torch.zeros(count, self.columns)
-        start, errors = 0, len(self.local.features)
+        errors = len(self.local.features)
         for layer in range(below):
-            gradient = at[1 + layer][:count]
             place = slice(errors + layer * self._size, errors + (layer + 1) * self._size)
-            found[:, place] = torch.einsum("cpw,pw->cp", gradient, self.local.errors[layer]).float().cpu()
-            blocks = self._decoders[layer].split(self._counts[layer])
-            for position, block in enumerate(blocks):
-                if len(block):
-                    values = gradient[:, position] @ block.T
-                    found[:, start : start + len(block)] = values.float().cpu()
-                    start += len(block)
+            found[:, place] = torch.einsum("cpw,pw->cp", at[1 + layer][:count], self.local.errors[layer]).float().cpu()
+            for into in self.local.transcoders.reach(layer)[: below - layer]:
+                self._add(found, layer, into, at[1 + into][:count])
         tokens = torch.einsum("cpw,pw->cp", at[0][:count], self.local.embeddings)
         found[:, -self._size :] = tokens.float().cpu()
         return found
+
+    def _add(self, found: Found, layer: int, into: int, gradient: Float[Tensor, "target pos width"]) -> None:
+        """The effects of a layer's features by way of what they write to one layer."""
+        start = self._starts[layer]
+        for position, block in enumerate(self._decoders[layer, into].split(self._counts[layer])):
+            if len(block):
+                found[:, start : start + len(block)] += (gradient[:, position] @ block.T).float().cpu()
+                start += len(block)

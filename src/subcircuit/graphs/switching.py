@@ -1,8 +1,10 @@
 """Features switched off in a running model: MLPs replaced by transcoders, their errors held, everything else live.
 
 Each layer's transcoder reads the stream as this run has it. Features that are kept have the values it gives them; all
-others, active or not, are set to 0, to their mean, or to what the corrupted prompt gives them at the same position.
-What the transcoder left out in the plain run is added as it was. With everything kept that is the model itself.
+others, active or not, are set to 0, to their mean, or to what the corrupted prompt gives them at the same position,
+wherever they write. What the transcoders left out in the plain run is added as it was. With everything kept that is the
+model itself.
+A feature can also be kept in part: `w` of its own value, and `1 - w` of what stands for it when it is off.
 """
 
 from collections.abc import Sequence
@@ -15,17 +17,17 @@ from torch import Tensor
 
 from subcircuit.batching import batched
 from subcircuit.errors import DataError, UnknownName
-from subcircuit.features.transcoders import Transcoders
+from subcircuit.features.transcoders import Decoding, Transcoders
 from subcircuit.graphs.places import Change, Place, changing, read_places, write_places
 from subcircuit.graphs.replacement import check_fit
 from subcircuit.scores import PerPrompt, judge
 from subcircuit.subject import Prompts, Subject
 from subcircuit.tasks._base import Pairs
 
-__all__ = ["Ablation", "Keep", "Switches", "features_on", "mean_features"]
+__all__ = ["Ablation", "Keep", "Means", "Switches", "features_on", "mean_features"]
 
 Ablation = Literal["zero", "mean", "counterfactual"]
-Keep = Sequence[Bool[Tensor, "#pos feature"]]  # layer by layer
+Keep = Sequence[Bool[Tensor, "#pos feature"] | Float[Tensor, "#pos feature"]]  # layer by layer
 Means = Sequence[Float[Tensor, "#pos feature"]]
 
 
@@ -71,11 +73,10 @@ class Switches:
         self._writing = write_places(subject, transcoders.writes)
         self.full = _plain(subject, pairs.clean, batch_size)
         clean = _recorded(subject, transcoders, pairs.clean, batch_size)
+        decoding = Decoding(self.transcoders)
         self._errors = [
-            output - transcoder.decode(self._encoded(layer, read), read).to(output.dtype)
-            for layer, (read, output, transcoder) in enumerate(
-                zip(clean.reads, clean.outputs, self.transcoders.layers, strict=True)
-            )
+            output - decoding(layer, self._encoded(layer, read), read).to(output.dtype)
+            for layer, (read, output) in enumerate(zip(clean.reads, clean.outputs, strict=True))
         ]
         corrupted = ablation == "counterfactual"
         self._others = _recorded(subject, transcoders, pairs.corrupt, batch_size).reads if corrupted else None
@@ -89,10 +90,11 @@ class Switches:
 
         def run(rows: Tensor) -> None:
             seen: dict[int, Tensor] = {}
+            decoding = Decoding(self.transcoders)
             changes: list[tuple[Place, Change]] = []
             for layer, mask in enumerate(masks):
                 changes.append((self._reading[layer], _noted(seen, layer)))
-                changes.append((self._writing[layer], self._written(layer, mask, rows, seen)))
+                changes.append((self._writing[layer], self._written(layer, mask, rows, seen, decoding)))
             with changing(changes):
                 logits = self.subject.logits(self.pairs.clean[rows])
             found.update(zip(rows.tolist(), logits, strict=True))
@@ -104,16 +106,14 @@ class Switches:
         """Every metric, prompt by prompt."""
         return judge(self.full, self.logits(keep), self.pairs)
 
-    def _written(self, layer: int, keep: Tensor, rows: Tensor, seen: dict[int, Tensor]) -> Change:
-        transcoder = self.transcoders[layer]
-
+    def _written(self, layer: int, keep: Tensor, rows: Tensor, seen: dict[int, Tensor], decoding: Decoding) -> Change:
         def change(output: Tensor) -> Tensor:
             own = self._encoded(layer, seen[layer])
             size = own.shape[1]
-            features = torch.where(keep[:size], own, self._fill(layer, rows, size))
+            features = _mixed(keep[:size], own, self._fill(layer, rows, size))
             features[:, : self.skip] = 0
             error = self._errors[layer][rows.to(output.device), :size]
-            return transcoder.decode(features, seen[layer]).to(output.dtype) + error
+            return decoding(layer, features, seen[layer]).to(output.dtype) + error
 
         return change
 
@@ -189,6 +189,10 @@ def _recorded(subject: Subject, transcoders: Transcoders, prompts: Prompts, batc
 
     batched(run, prompts.lengths, batch_size)
     return _Recorded(tables[: len(subject)], tables[len(subject) :])
+
+
+def _mixed(keep: Tensor, own: Tensor, fill: Tensor) -> Tensor:
+    return torch.where(keep, own, fill) if keep.dtype == torch.bool else keep * own + (1 - keep) * fill
 
 
 def _noted(seen: dict[int, Tensor], index: int) -> Change:

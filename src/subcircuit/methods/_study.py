@@ -157,7 +157,8 @@ class Study:
     def _remembered(self, values: dict[str, Any]) -> Checkpoint:
         """What the folder holds. All processes go on from what the first one reads."""
         if count() > 1:
-            require_same(_work(values) | {"configuration": self.subject.model.config.to_json_string()})
+            where = {"revision": self.subject.name, "prompts": str(self._task_options().get("path", self.task.name))}
+            require_same(_work(values) | {"configuration": self.subject.model.config.to_json_string()}, where)
         saved = (Checkpoint.load(self.path, values) if self.path else None) or Checkpoint(values)
         return Checkpoint(values, of_first(saved.tensors), json.loads(first_says(json.dumps(saved.facts))))
 

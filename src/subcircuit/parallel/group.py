@@ -7,9 +7,11 @@ is summed. Sums lie on the CPU and are small beside the passes, so one transport
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,19 +22,23 @@ from subcircuit.errors import ResourceError, UsageError
 from subcircuit.parallel.place import Lost, started, started_as
 
 __all__ = [
+    "apart",
     "count",
     "every",
     "first_says",
     "joined",
     "of_first",
+    "of_one",
     "own_device",
     "rank",
+    "reaching",
     "require_same",
     "summed",
 ]
 
 PATIENCE = 1800.0  # seconds: one process may have to fetch the model, or to halve its batches, while others wait
 WAIT = "SUBCIRCUIT_WAIT"  # the environment variable that says otherwise
+APART = ContextVar("APART", default=False)
 
 
 @contextmanager
@@ -59,10 +65,20 @@ def joined(seconds: float | None = None) -> Iterator[None]:
         ) from error
     try:
         yield
-        with _reaching():  # nobody leaves while another still waits for a sum
+        with reaching():  # nobody leaves while another still waits for a sum
             dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Within the block this process works for itself, whatever the others do: it shares no rows, and waits for none."""
+    before = APART.set(True)
+    try:
+        yield
+    finally:
+        APART.reset(before)
 
 
 def count() -> int:
@@ -81,7 +97,7 @@ def summed(*values: Tensor) -> None:
         return
     for value in values:
         here = value.detach().cpu().contiguous()
-        with _reaching():
+        with reaching():
             dist.all_reduce(here)
         if here.data_ptr() != value.data_ptr():
             value.detach().copy_(here)
@@ -93,7 +109,7 @@ def every(text: str) -> list[str]:
         return [text]
     own = torch.tensor(list(text.encode()), dtype=torch.uint8)
     lengths = [torch.zeros(1, dtype=torch.long) for _ in range(count())]
-    with _reaching():
+    with reaching():
         dist.all_gather(lengths, torch.tensor([len(own)]))
         longest = max(int(length) for length in lengths)
         rows = [torch.zeros(longest, dtype=torch.uint8) for _ in range(count())]
@@ -108,28 +124,45 @@ def first_says(text: str) -> str:
 
 def of_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The first process's tensors, in every process; those of the others do not matter. Raises `Lost`."""
+    return of_one(tensors, 0)
+
+
+def of_one(tensors: Mapping[str, Tensor], teller: int) -> dict[str, Tensor]:
+    """The tensors of one process, in every process. Raises `Lost`."""
     if count() == 1:
         return dict(tensors)
     forms = {name: (list(each.shape), str(each.dtype).removeprefix("torch.")) for name, each in tensors.items()}
     found: dict[str, Tensor] = {}
-    for name, (shape, dtype) in json.loads(first_says(json.dumps(forms))).items():
-        own = tensors[name].detach().cpu().contiguous() if rank() == 0 else None
+    for name, (shape, dtype) in json.loads(every(json.dumps(forms))[teller]).items():
+        own = tensors[name].detach().cpu().contiguous() if rank() == teller else None
         found[name] = torch.empty(shape, dtype=getattr(torch, dtype)) if own is None else own
-        with _reaching():
-            dist.broadcast(found[name], 0)
+        with reaching():
+            dist.broadcast(found[name], teller)
     return found
 
 
-def require_same(values: Mapping[str, Any]) -> None:
-    """Raise UsageError in every process, naming what differs, when two were started on different values."""
-    rows = [json.loads(row) for row in every(json.dumps({name: str(value) for name, value in values.items()}))]
-    for other, row in enumerate(rows):
-        different = [name for name in {**rows[0], **row} if rows[0].get(name) != row.get(name)]
+def require_same(
+    values: Mapping[str, Any],
+    called: Mapping[str, str] = MappingProxyType({}),
+    told: Callable[[str], list[str]] = every,
+) -> None:
+    """Raise UsageError in every process, naming what differs, when two were started on different values.
+
+    Args:
+        called: what this process calls some of the values, which are hashes; names alone may differ.
+        told: how a process hears what all of them say.
+    """
+    own = [{name: str(value) for name, value in values.items()}, dict(called)]
+    said = [json.loads(row) for row in told(json.dumps(own))]
+    first, _ = said[0]
+    for other, (row, _) in enumerate(said):
+        different = [name for name in {**first, **row} if first.get(name) != row.get(name)]
         if different:
             name = different[0]
+            one, two = (f"{names.get(name, '')} {each.get(name)}".strip() for each, names in (said[0], said[other]))
             raise UsageError(
                 f"processes 0 and {other} were started on different work: {', '.join(different)} "
-                f"({name}: {rows[0].get(name)} and {row.get(name)})",
+                f"({name}: {one} and {two})",
                 "start all of them with the same command, and on each machine with the same files",
             )
 
@@ -141,16 +174,16 @@ def own_device() -> None:
 
 
 def _together() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return dist.is_available() and dist.is_initialized() and not APART.get()
 
 
 @contextmanager
-def _reaching() -> Iterator[None]:
-    """Errors of the transport as `Lost`."""
+def reaching() -> Iterator[None]:
+    """Within the block errors of the transport become `Lost`."""
     try:
         yield
     except RuntimeError as error:
         raise Lost(
-            f"process {rank()} of {count()} has lost another one, which has ended or does not answer",
+            f"process {started_as()} of {started()} has lost another one, which has ended or does not answer",
             "its own message, above or on its machine, says why; then go on with --resume",
         ) from error

@@ -2,10 +2,11 @@
 
 import os
 
-from subcircuit.errors import ResourceError
+from subcircuit.errors import ResourceError, UsageError
 
-__all__ = ["Lost", "started", "started_as", "tells"]
+__all__ = ["Lost", "require_shared", "started", "started_as", "tells"]
 
+SHARED = ("find", "score", "distill")  # verbs whose work processes share out
 SAYING = 2  # processes that tell of a lost one; the others would only repeat it
 
 
@@ -21,6 +22,15 @@ def started() -> int:
 def started_as() -> int:
     """The number of this one among them, from 0."""
     return int(os.environ.get("RANK", "0")) if started() > 1 else 0
+
+
+def require_shared(verb: str) -> None:
+    """Raise UsageError for a verb that each of several processes would run as a whole, into the same files."""
+    if started() > 1 and verb not in SHARED:
+        raise UsageError(
+            f"{verb} in {started()} processes: each of them would do all of its work, and write the same files",
+            f"start it in one process; several share the work of {', '.join(SHARED)}",
+        )
 
 
 def tells(error: Exception) -> bool:

@@ -85,6 +85,12 @@ class ConceptPayload(Part):
         about = self.concepts.about
         return f"Concepts at layer {about.layer} of {about.model}: {about.method}"
 
+    def labelled(self, labels: Labels, folder: Path) -> "ConceptPayload":
+        """The same with these labels, which are those of the folder by now."""
+        named = [each.model_copy(update={"label": labels.labels.get(each.id, "")}) for each in self.concepts.concepts]
+        files = self.concepts.files | {Labels.FILE: _sha256(folder / Labels.FILE)}
+        return ConceptPayload(concepts=self.concepts.model_copy(update={"concepts": named, "files": files}))
+
 
 def is_codebook(folder: Path) -> bool:
     """Whether `concepts fit` wrote the folder."""

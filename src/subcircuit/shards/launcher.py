@@ -1,9 +1,10 @@
-"""Where shards are run: in this process, in processes on this machine, or in jobs of a Slurm cluster.
+"""Where shards are run: in this process or those it shares with, in others on this machine, or in jobs of Slurm.
 
 Wherever they are run, their results lie in a folder, and a shard that has one is not run again.
 """
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from subcircuit.errors import MissingExtra, ResourceError, UnknownName, UsageError
+from subcircuit.parallel.group import apart, count, first_says, of_one, rank, require_same
 from subcircuit.parallel.place import started
 from subcircuit.shards.jobs import on_cluster, on_this_machine, wait
 from subcircuit.shards.store import Store
@@ -76,6 +78,8 @@ class Launcher:
 
         Raises ResourceError when a job fails. What was done until then is kept, whatever the error.
         """
+        if count() > 1:
+            return self._shared(work, here, tell)
         store = Store((self.folder / work.name).resolve())
         store.begin(work)
         kept = {shard.key: result for shard in work.shards if (result := store.load(shard)) is not None}
@@ -90,6 +94,33 @@ class Launcher:
         kept |= {shard.key: result for shard in missing if (result := store.load(shard)) is not None}
         store.tidy()
         return [kept[shard.key] for shard in work.shards]
+
+    def _shared(self, work: Work, here: Callable[[Inputs], Result], tell: Callable[[], None]) -> list[Result]:
+        """The same in several processes, dealt in turns. Only the first one reads and writes the folder."""
+        require_same({**work.shared, "pieces": len(work.pieces)})
+        store, first = Store((self.folder / work.name).resolve()), rank() == 0
+        kept: dict[str, Result] = {}
+        if first:
+            store.begin(work)
+            kept = {shard.key: result for shard in work.shards if (result := store.load(shard)) is not None}
+        found = {key: of_one(kept.get(key, {}), 0) for key in json.loads(first_says(json.dumps([*kept])))}
+        for _ in found:
+            tell()
+        missing = [shard for shard in work.shards if shard.key not in found]
+        for start in range(0, len(missing), count()):
+            turn = missing[start : start + count()]
+            mine = turn[rank() : rank() + 1]  # none, where fewer are left than there are processes
+            with apart():
+                own = here(mine[0].inputs) if mine else {}
+            for teller, shard in enumerate(turn):
+                found[shard.key] = of_one(own, teller)
+                if teller != rank():
+                    tell()
+                if first:
+                    store.save(shard, found[shard.key])
+        if first:
+            store.tidy()
+        return [found[shard.key] for shard in work.shards]
 
     def _started(self, work: Work, shards: Sequence[Shard], store: Store) -> "list[Job[None]]":
         if self.place == "local":

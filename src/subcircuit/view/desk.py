@@ -8,15 +8,17 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from subcircuit.errors import ResourceError
-from subcircuit.view.questions import Answer, Question
+from subcircuit.view.questions import Asking, Part
 
 __all__ = ["Desk", "Entry", "Job", "Waiting"]
 
-Answering = Callable[[Question, Callable[[], bool]], Answer]
+Q = TypeVar("Q", bound=Asking)
+A = TypeVar("A", bound=Part)
 MOST_WAITING = 64  # beyond this a page has lost count of what it asks
 REMEMBERED = 100
 
@@ -32,7 +34,7 @@ class Waiting(BaseModel):
     seconds: float = Field(description="since it was asked")
 
 
-class Entry(BaseModel):
+class Entry(BaseModel, Generic[Q, A]):
     """A question with its answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,36 +42,36 @@ class Entry(BaseModel):
     number: int
     when: str = Field(description="ISO 8601, UTC")
     summary: str
-    question: Question
-    answer: Answer
+    question: Q
+    answer: A
 
 
 @dataclass
-class Job:
+class Job(Generic[Q, A]):
     """One question on its way."""
 
     id: str
-    question: Question
+    question: Q
     remembered: bool
     asked: float = field(default_factory=time.monotonic)
     stop: threading.Event = field(default_factory=threading.Event)
-    answer: Future[Answer] = field(default_factory=Future)
+    answer: Future[A] = field(default_factory=Future)
 
 
-class Desk:
-    """One worker thread, first come, first served."""
+class Desk(Generic[Q, A]):
+    """One worker thread, first come, first served. `asks` is what its questions are, `answering` whatever can."""
 
-    def __init__(self, answering: Answering) -> None:
-        self._answering = answering
+    def __init__(self, asks: type[Q], answering: Callable[[Q, Callable[[], bool]], A]) -> None:
+        self.asks, self._answering = asks, answering
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._jobs: dict[str, Job] = {}
-        self._history: deque[Entry] = deque(maxlen=REMEMBERED)
+        self._jobs: dict[str, Job[Q, A]] = {}
+        self._history: deque[Entry[Q, A]] = deque(maxlen=REMEMBERED)
         self._answered = 0
         self._lock = threading.Lock()
 
-    def submit(self, question: Question, *, name: str = "", remembered: bool = True) -> Job:
+    def submit(self, question: Q, *, name: str = "", remembered: bool = True) -> Job[Q, A]:
         """Put a question in line, under a name of the asker's. Raises ResourceError when the line is full."""
-        job = Job(name or secrets.token_hex(8), question, remembered)
+        job: Job[Q, A] = Job(name or secrets.token_hex(8), question, remembered)
         with self._lock:
             if len(self._jobs) >= MOST_WAITING or job.id in self._jobs:
                 raise ResourceError(f"{len(self._jobs)} questions are waiting already", "cancel some, or ask later")
@@ -100,7 +102,7 @@ class Desk:
         ]
 
     @property
-    def history(self) -> list[Entry]:
+    def history(self) -> list[Entry[Q, A]]:
         """What was answered, the latest first."""
         with self._lock:
             return list(reversed(self._history))
@@ -113,7 +115,7 @@ class Desk:
             job.stop.set()
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    def _answer(self, job: Job) -> Answer:
+    def _answer(self, job: Job[Q, A]) -> A:
         answer = self._answering(job.question, job.stop.is_set)
         if job.remembered:
             with self._lock:
@@ -125,6 +127,6 @@ class Desk:
                 )
         return answer
 
-    def _forget(self, job: Job) -> None:
+    def _forget(self, job: Job[Q, A]) -> None:
         with self._lock:
             self._jobs.pop(job.id, None)

@@ -1,10 +1,24 @@
 """What can be asked of a live model, and what it answers. Imports no torch."""
 
+from abc import abstractmethod
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["FILLS", "About", "Answer", "Change", "Example", "Judged", "Question", "Source", "Token"]
+__all__ = [
+    "FILLS",
+    "About",
+    "Answer",
+    "Asking",
+    "Change",
+    "Example",
+    "Judged",
+    "Part",
+    "Question",
+    "Source",
+    "Text",
+    "Token",
+]
 
 Source = Literal["zero", "corrupt", "mean", "prompt"]
 FILLS: dict[Source, str] = {
@@ -23,6 +37,15 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Asking(Part):
+    """The root of questions."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """What is changed, in a line."""
+
+
 class Change(Part):
     """A set of nodes of which `amount` of their own value is left; the rest comes from `fill`.
 
@@ -38,7 +61,7 @@ class Change(Part):
         return f"{shown} x {self.amount:g} ({self.fill})"
 
 
-class Question(Part):
+class Question(Asking):
     """A prompt, and what is to be changed in the model while it reads it. Changes act one after another."""
 
     clean: Text

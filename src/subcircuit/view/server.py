@@ -1,24 +1,26 @@
 """The live view over HTTP: one page, and a few JSON calls that its script makes. Nothing is read from a disk here.
 
+Whatever a page is about, its questions take the same way; what else a page may call is given by whoever makes it.
+
 An answer is the reply to its question, so a browser that hangs up has cancelled: no question outlives its asker.
 """
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Generic, TypeVar
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from subcircuit.errors import Interrupted, ResourceError, SubcircuitError
 from subcircuit.view.desk import Desk, Entry, Job, Waiting
 from subcircuit.view.guard import Guard
-from subcircuit.view.questions import Answer, Question
+from subcircuit.view.questions import Asking, Part
 
 __all__ = ["HOST", "Asked", "app", "bound", "serve"]
 
@@ -26,14 +28,16 @@ HOST = "127.0.0.1"
 GLANCE = 0.2  # seconds between looks at whether the browser is still there
 PATIENCE = 2  # seconds that open requests have once the server is told to stop
 CANCELLED, FULL, BAD = 409, 503, 422
+Q = TypeVar("Q", bound=Asking)
+A = TypeVar("A", bound=Part)
 
 
-class Asked(BaseModel):
+class Asked(BaseModel, Generic[Q]):
     """A question over the wire."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    question: Question
+    question: Q
     id: Annotated[str, Field(max_length=64)] = Field("", description="a name to cancel it by")
     remembered: bool = Field(True, description="put it into the history")
 
@@ -46,8 +50,8 @@ class Problem(BaseModel):
     cure: str
 
 
-def app(desk: Desk, html: str, *, token: str, port: int) -> FastAPI:
-    """The application: `html` below `/TOKEN/`, and its calls below `/TOKEN/api/`."""
+def app(desk: Desk[Q, A], html: Callable[[], str], *, token: str, port: int, more: APIRouter | None = None) -> FastAPI:
+    """The application: what `html` gives below `/TOKEN/`, and the page's calls, with `more`, below `/TOKEN/api/`."""
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -56,6 +60,8 @@ def app(desk: Desk, html: str, *, token: str, port: int) -> FastAPI:
 
     made = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=life)
     made.include_router(_calls(desk, html), prefix=f"/{token}")
+    if more is not None:
+        made.include_router(more, prefix=f"/{token}/api")
     made.add_exception_handler(SubcircuitError, _refused)
     made.add_exception_handler(RequestValidationError, _malformed)
     made.add_middleware(Guard, token=token, port=port)
@@ -89,16 +95,18 @@ def serve(application: FastAPI, place: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[place])
 
 
-def _calls(desk: Desk, html: str) -> APIRouter:
+def _calls(desk: Desk[Q, A], html: Callable[[], str]) -> APIRouter:
     calls = APIRouter()
+    wire: type[Asked[Q]] = Asked[desk.asks]  # type: ignore[name-defined]  # known when the page is
 
     @calls.get("/", response_class=HTMLResponse)
     async def page() -> HTMLResponse:
         # the page has a policy of its own, which names the hash of its script
-        return HTMLResponse(html, headers={"content-security-policy": "frame-ancestors 'none'"})
+        return HTMLResponse(html(), headers={"content-security-policy": "frame-ancestors 'none'"})
 
-    @calls.post("/api/ask")
-    async def ask(asked: Asked, request: Request) -> Answer:
+    @calls.post("/api/ask", response_model=None)
+    async def ask(body: Annotated[Any, Body()], request: Request) -> A:
+        asked = _read(wire, body)
         job = desk.submit(asked.question, name=asked.id, remembered=asked.remembered)
         return await _answered(desk, job, request)
 
@@ -110,14 +118,22 @@ def _calls(desk: Desk, html: str) -> APIRouter:
     async def cancel(name: str) -> bool:
         return desk.cancel(name)
 
-    @calls.get("/api/history")
-    async def history() -> list[Entry]:
+    @calls.get("/api/history", response_model=None)
+    async def history() -> list[Entry[Q, A]]:
         return desk.history
 
     return calls
 
 
-async def _answered(desk: Desk, job: Job, request: Request) -> Answer:
+def _read(wire: type[Asked[Q]], body: object) -> Asked[Q]:
+    """A question as its page writes it. Raises RequestValidationError, as for the bodies of other calls."""
+    try:
+        return wire.model_validate(body)
+    except ValidationError as error:
+        raise RequestValidationError([each | {"loc": ("body", *each["loc"])} for each in error.errors()]) from error
+
+
+async def _answered(desk: Desk[Q, A], job: Job[Q, A], request: Request) -> A:
     """The answer, or Interrupted when the question was cancelled or its browser has gone."""
     answer = asyncio.wrap_future(job.answer)
     try:

@@ -6,17 +6,16 @@ nodes) is kept from one question to the next. A session is not made for several 
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from itertools import chain
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subcircuit.batching import out_of_memory
 from subcircuit.circuit import Circuit
-from subcircuit.errors import DataError, Interrupted, NumericalError, ResourceError, SubcircuitError, UsageError
+from subcircuit.errors import DataError, NumericalError, SubcircuitError, UsageError
 from subcircuit.intervention import ACTING, Fill, Reference, acting, masking
 from subcircuit.metrics import kl
 from subcircuit.sites import Kind, Node, Site
@@ -27,6 +26,7 @@ from subcircuit.view.judging import judged, likeliest
 from subcircuit.view.prompting import Case, Prompting, examples
 from subcircuit.view.questions import FILLS, About, Answer, Change, Example, Question
 from subcircuit.view.snippets import MEANS, Study, python
+from subcircuit.view.stopping import stopping
 
 __all__ = ["Session"]
 
@@ -81,14 +81,9 @@ class Session:
         for changes that end in infinity; Interrupted as soon as `stopped` says so, after at most one layer.
         """
         begun = time.perf_counter()
-        try:
-            with self._stopping(stopped):
-                case = self._case(question)
-                logits = self._changed(question, case)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise ResourceError("the prompt does not fit in memory", "shorten it") from error
+        with stopping(self.subject, stopped):
+            case = self._case(question)
+            logits = self._changed(question, case)
         if not logits.isfinite().all():
             raise NumericalError("the changes make the logits infinite", "use amounts nearer to 1")
         return self._answer(question, case, logits, begun)
@@ -224,17 +219,3 @@ class Session:
     def _has(self, kind: Kind) -> bool:
         """Whether this family has a place where a gate of this kind acts."""
         return any(kind in line and at in self.subject.family.taps for at, line in ACTING.items())
-
-    @contextmanager
-    def _stopping(self, stopped: Callable[[], bool]) -> Iterator[None]:
-        """Within the block a pass ends at the next layer once `stopped` says so."""
-
-        def look(*_: object) -> None:
-            if stopped():
-                raise Interrupted("cancelled")
-
-        with ExitStack() as stack:
-            for layer in self.subject.layout.layers:
-                stack.callback(layer.register_forward_pre_hook(look).remove)
-            look()
-            yield
