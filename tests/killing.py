@@ -1,7 +1,6 @@
 """Commands that are killed at drawn moments and gone on with, until they end; and what they leave, to be compared."""
 
 import json
-import multiprocessing
 import random
 import shutil
 import subprocess
@@ -10,29 +9,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 from safetensors import safe_open
 
-__all__ = ["LONGEST", "Killed", "Long", "at_once", "contents", "copied", "fresh", "killed", "undisturbed"]
+__all__ = ["LONGEST", "Command", "Killed", "Long", "contents", "copied", "killed", "undisturbed"]
 
 TIMES = ("seconds", "started")  # what no two runs have in common
 EVERY = 0.005  # seconds between looks
 LONGEST = 240.0  # seconds of a command
-PRELOADED = [
-    *("subcircuit.cli", "subcircuit.evaluation", "subcircuit.distillation"),
-    *("subcircuit.methods.node_pruning", "transformers.models.llama.modeling_llama"),
-]
-
-
-class Started(Protocol):
-    """A command in a process of its own."""
-
-    def kill(self) -> None: ...
-
-    def ended(self, within: float) -> int | None:
-        """Its exit code, or None when it still runs after so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +40,7 @@ class Killed:
     shards: list[dict[str, int]] = field(default_factory=list)  # in the store after each kill, and at the end
 
 
-class _Process:
+class Command:
     """`python -m subcircuit`, from its first import on."""
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -67,6 +53,7 @@ class _Process:
         self.process.communicate()
 
     def ended(self, within: float) -> int | None:
+        """Its exit code, or None when it still runs after so many seconds."""
         try:
             _, told = self.process.communicate(timeout=within)
         except subprocess.TimeoutExpired:
@@ -76,40 +63,11 @@ class _Process:
         return self.process.returncode
 
 
-class _Fork:
-    """The same of a process that has torch and the library in memory, so that a kill meets the work itself."""
-
-    def __init__(self, words: Sequence[str]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        self.process = context.Process(target=_command, args=(list(words),))
-        self.process.start()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.join()
-
-    def ended(self, within: float) -> int | None:
-        self.process.join(within)
-        return self.process.exitcode
-
-
-fresh: Callable[[Sequence[str]], Started] = _Process
-at_once: Callable[[Sequence[str]], Started] = _Fork
-
-
-def _command(words: list[str]) -> None:
-    from subcircuit.cli import main
-
-    sys.argv = ["subcircuit", *words]
-    main()
-
-
-def undisturbed(long: Long, folder: Path, start: Callable[[Sequence[str]], Started]) -> tuple[float, float]:
+def undisturbed(long: Long, folder: Path) -> tuple[float, float]:
     """Run a command to its end; when it began to write, and when it ended, in seconds from its start."""
     long.prepare(folder)
     before, began, written = _seen(folder), time.monotonic(), None
-    process = start(long.words(folder))
+    process = Command(long.words(folder))
     while (code := process.ended(EVERY)) is None:
         if written is None and _seen(folder) != before:
             written = time.monotonic() - began
@@ -121,7 +79,6 @@ def undisturbed(long: Long, folder: Path, start: Callable[[Sequence[str]], Start
 def killed(
     long: Long,
     folder: Path,
-    start: Callable[[Sequence[str]], Started],
     *,
     kills: int,
     seed: int,
@@ -135,7 +92,7 @@ def killed(
     here = _begun(long, folder, 0)
     while True:
         moment = drawn.uniform(*between) if found.kills < kills else LONGEST
-        process = start([*long.words(here), *long.again])
+        process = Command([*long.words(here), *long.again])
         code = process.ended(moment)
         if code is None:
             assert found.kills < kills, f"{long.words(here)} takes more than {LONGEST} s"
