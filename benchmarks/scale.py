@@ -3,9 +3,11 @@
     python benchmarks/scale.py             everything (about five minutes on two quiet cores)
     python benchmarks/scale.py share       a step of node pruning: one process with one thread, two of them
     python benchmarks/scale.py plan        memory and time of six searches in random models, planned and taken
+    python benchmarks/scale.py checkpointing    a step of node pruning whose layers run twice, and one without
 
 Both processes of `share` take the same steps in the same minutes as the single one, in turns. Plans are made of the
-model's sizes, their time of one measured step; what they plan is run in a process of its own, with one thread.
+model's sizes, their time of one measured step; what they plan is run in a process of its own, with one thread. So is
+each way of `checkpointing`, in turns; memory is the process's peak, with the weights and without.
 """
 
 import argparse
@@ -37,6 +39,7 @@ from subcircuit.planning.work import Load
 from subcircuit.progress import silent
 from subcircuit.subject import Subject
 
+PARTS = ("all", "share", "plan", "checkpointing")
 MODEL, BATCH, STEPS, ROUNDS = "smollm2-135m", 32, 4, 3
 LLAMA = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8}
 GPT2 = {"n_embd": 512, "n_inner": 2048, "n_layer": 8, "n_head": 8}
@@ -117,6 +120,46 @@ def plans() -> list[dict[str, Any]]:
     return found
 
 
+def stepped(batch: int, *, again: bool) -> None:
+    """Steps of node pruning in this process, whose layers run again or not; prints memory, time and KL."""
+    torch.set_num_threads(1)
+    subject, ioi = load(MODEL, checkpointing=again), task("ioi")
+    pairs = ioi.pairs(subject.tokenizer, batch, split="train")
+    method = NodePruning(pairs=batch, batch=batch, validation=1, warm_start=0)
+    search = Search(method.plan(), NodeStudy("node-pruning", method, subject, ioi, pairs), silent)
+    weights = sum(weight.numel() * weight.itemsize for weight in subject.model.parameters())
+    seconds = []
+    for step in range(STEPS):
+        start = perf_counter()
+        facts = search.step(step)
+        seconds.append(perf_counter() - start)
+    told = {"bytes": own_peak(), "weights": weights, "kl": facts["kl"]}
+    print(json.dumps(told | {"seconds": statistics.median(seconds[1:])}))
+
+
+def checkpointing(batch: int) -> dict[str, Any]:
+    """Layers that run once and twice, in turns; ratios are medians over rounds."""
+    found: dict[str, list[dict[str, float]]] = {"plain": [], "checkpointing": []}
+    for _ in range(ROUNDS):
+        for name, rows in found.items():
+            command = [sys.executable, __file__, "stepped", "--batch", str(batch)]
+            command += ["--again"] if name == "checkpointing" else []
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment())
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+    both = list(zip(found["checkpointing"], found["plain"], strict=True))
+    names = ("bytes", "weights", "seconds", "kl")
+    return {
+        "batch": batch,
+        "rounds": ROUNDS,
+        **{key: {name: statistics.median(row[key] for row in rows) for name, rows in found.items()} for key in names},
+        "memory": statistics.median(again["bytes"] / plain["bytes"] for again, plain in both),
+        "memory without weights": statistics.median(
+            (again["bytes"] - again["weights"]) / (plain["bytes"] - plain["weights"]) for again, plain in both
+        ),
+        "time": statistics.median(again["seconds"] / plain["seconds"] for again, plain in both),
+    }
+
+
 def _random(family: str, model: dict[str, Any]) -> Subject:
     """With weights of an ordinary start: in wide models those of `tiny` overflow."""
     subject = tiny(family, vocab_size=8192, **model)
@@ -153,18 +196,25 @@ def _environment() -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=("all", "share", "plan", "one", "taken"), default="all")
+    parser.add_argument("part", nargs="?", choices=(*PARTS, "one", "taken", "stepped"), default="all")
     parser.add_argument("--number", type=int, default=0, help="of a configuration")
+    parser.add_argument("--batch", type=int, default=BATCH, help="prompt pairs in a step, of checkpointing")
+    parser.add_argument("--again", action="store_true", help="of a process: its layers run twice")
     args = parser.parse_args()
     if args.part == "one":
         return share()
     if args.part == "taken":
         return taken(args.number)
+    if args.part == "stepped":
+        return stepped(args.batch, again=args.again)
     if args.part in ("all", "share"):
         found = sharing()
         print(write("scale", {"share": found}), json.dumps(found, indent=1))
     if args.part in ("all", "plan"):
         print(write("scale", {"plan": plans()}))
+    if args.part in ("all", "checkpointing"):
+        measured_both = checkpointing(args.batch)
+        print(write("scale", {"checkpointing": measured_both}), json.dumps(measured_both, indent=1))
 
 
 if __name__ == "__main__":

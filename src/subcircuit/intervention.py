@@ -66,13 +66,14 @@ def acting(sites: Iterable[Site]) -> list[Site]:
 
 @contextmanager
 def masking(subject: Subject, mask: Mask, reference: dict[Site, Tensor]) -> Iterator[None]:
-    """Within the block every node keeps `mask` of its own value. `reference` is consumed site by site, to save memory.
+    """Within the block every node keeps `mask` of its own value. `reference` is consumed site by site, to save memory,
+    but by a pass whose layers are run again for its gradient.
 
     Args:
         mask: gates of any kinds, hard or soft; gradients flow to them.
         reference: values at `acting(mask)`, broadcastable to `(batch, pos, unit, channel)`; see `Reference`.
     """
-    edits = {site: _mixer(reference, site, gate) for site, gate in effective(subject, mask).items()}
+    edits = {site: _mixer(subject, reference, site, gate) for site, gate in effective(subject, mask).items()}
     with subject.editing(edits):
         yield
 
@@ -215,9 +216,10 @@ class _Mix(torch.autograd.Function):
         return to_clean, None, to_mask
 
 
-def _mixer(reference: dict[Site, Tensor], site: Site, gate: Tensor) -> Edit:
+def _mixer(subject: Subject, reference: dict[Site, Tensor], site: Site, gate: Tensor) -> Edit:
     def edit(act: Tensor) -> Tensor:
-        value = reference.pop(site).to(act.device, act.dtype)
+        again = subject.checkpointing and torch.is_grad_enabled()  # then the backward pass comes here once more
+        value = (reference[site] if again else reference.pop(site)).to(act.device, act.dtype)
         mask = gate.to(act.device)[..., None]  # over channels, and over positions where it names none
         mask = mask if mask.dim() == 4 else mask[..., None, :, :]
         mixed: Tensor = _Mix.apply(act, value, mask if mask.dim() == 4 else mask[None])  # type: ignore[no-untyped-call]

@@ -68,6 +68,7 @@ def load(
     dtype: str = "float32",
     device: str = "auto",
     attn: str | None = None,
+    checkpointing: bool = False,
     progress: Progress = silent,
 ) -> Subject:
     """A model by name, ready to be studied.
@@ -79,6 +80,7 @@ def load(
         device: cpu, cuda or mps; "auto" takes the best there is; "spread" lays the layers over all of them
             (`device_map="auto"`).
         attn: sdpa or eager; by default sdpa, where the model's attention allows it.
+        checkpointing: whether layers are run again for their gradients; see `Subject`.
         progress: told of the download, in bytes, and of the conversion.
 
     Raises:
@@ -96,7 +98,7 @@ def load(
     tokenizer = _tokenizer(source)
     model = _model(source, family, DTYPES[dtype], place, _attention(source, attn))
     log.info("loaded %s (%s) on %s in %s", name, source.revision, model.device, dtype)
-    return Subject(model, tokenizer, name=str(name), revision=source.revision)
+    return Subject(model, tokenizer, name=str(name), revision=source.revision, checkpointing=checkpointing)
 
 
 def load_shape(name: str | Path, *, revision: str | None = None, progress: Progress = silent) -> Subject:

@@ -6,7 +6,7 @@ A subject never converts, copies or rewrites the model it wraps. Whatever the fa
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from subcircuit.errors import UnsupportedModel
 from subcircuit.families._base import Family, Tap
 from subcircuit.layout import Edit, Layout
 from subcircuit.prompts import Prompts
+from subcircuit.recomputation import recomputing
 from subcircuit.sites import Kind, Site
 
 __all__ = ["Edit", "Prompts", "Subject"]
@@ -31,6 +32,8 @@ class Subject:
         model: any `PreTrainedModel` of a known family; put into eval mode, its weights frozen.
         tokenizer: its tokenizer; may be left out where prompts are given as token ids.
         name, revision: what the model is called and which exact weights it has; both go into a circuit's origin.
+        checkpointing: passes that gradients are taken of keep each layer's input alone and run the layer again on the
+            way back: less memory, more time, the same gradients. Edits inside layers then run twice.
 
     Raises:
         UnsupportedModel: a family that is not known, a model whose parts are not where its family says, or weights of
@@ -44,11 +47,13 @@ class Subject:
         *,
         name: str = "",
         revision: str = "",
+        checkpointing: bool = False,
     ) -> None:
         _require_whole(model)
         self.model = model.eval().requires_grad_(False)
         self.name = name or model.config._name_or_path or type(model).__name__
         self.revision = revision
+        self.checkpointing = checkpointing
         self._tokenizer = tokenizer
         self.layout = Layout(model)
         self._unembedding = model.get_output_embeddings()
@@ -119,21 +124,18 @@ class Subject:
         """The logits at each prompt's judged position, in float32; no other position is unembedded."""
         prompts = prompts.to(self.device)
         with self.judged_only(prompts.at):
-            out = self.model(**self._inputs(prompts))
-        logits: Tensor = out.logits
+            logits = self._run(prompts)
         return logits[:, 0].float()
 
     def logits_at(self, prompts: Prompts, at: Int[Tensor, "prompt judged"]) -> Float[Tensor, "prompt judged vocab"]:
         """The same at several positions of each prompt."""
         prompts = prompts.to(self.device)
         with self.judged_only(at):
-            logits: Tensor = self.model(**self._inputs(prompts)).logits
-        return logits.float()
+            return self._run(prompts).float()
 
     def all_logits(self, prompts: Prompts) -> Float[Tensor, "prompt pos vocab"]:
         """The logits everywhere, exactly as the model gives them."""
-        logits: Tensor = self.model(**self._inputs(prompts.to(self.device))).logits
-        return logits
+        return self._run(prompts.to(self.device))
 
     @torch.no_grad()
     def record(
@@ -193,6 +195,12 @@ class Subject:
             yield
         finally:
             handle.remove()
+
+    def _run(self, prompts: Prompts) -> Tensor:
+        again = self.checkpointing and torch.is_grad_enabled()
+        with recomputing(self.layout.layers) if again else nullcontext():
+            logits: Tensor = self.model(**self._inputs(prompts)).logits
+        return logits
 
     def _inputs(self, prompts: Prompts) -> dict[str, Any]:
         inputs: dict[str, Any] = {"input_ids": prompts.ids}

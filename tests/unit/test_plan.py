@@ -175,8 +175,9 @@ def test_what_is_said_to_fit_does() -> None:
     tight = estimate("node-pruning", work, replace(ROOMY, memory=0.99 * peak))
     assert not tight.fits and tight.options
     for option in tight.options:
-        name, value = option.removeprefix("--").split(" ")
-        changed = large("bfloat16", **{name.replace("-", "_"): value if name == "kinds" else type(least.batch)(value)})
+        name, _, value = option.removeprefix("--").partition(" ")
+        typed = {name.replace("-", "_"): value if name == "kinds" else type(least.batch)(value)} if value else {}
+        changed = replace(large("bfloat16", **typed), checkpointing=name == "checkpointing")
         assert estimate("node-pruning", changed, replace(ROOMY, memory=0.99 * peak)).fits, option
     hopeless = estimate("node-pruning", work, replace(ROOMY, memory=0.5 * weights))
     assert not hopeless.fits and hopeless.options == []

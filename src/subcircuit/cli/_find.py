@@ -16,7 +16,7 @@ from subcircuit import plugins
 from subcircuit.cli._found import circuits_of, report, status
 from subcircuit.cli._launch import launcher_of, taken
 from subcircuit.cli._options import task_options
-from subcircuit.cli._plan import require_memory
+from subcircuit.cli._plan import CHECKPOINTING, require_memory
 from subcircuit.cli._progress import shown
 from subcircuit.cli._shell import Screen, stoppable, together
 from subcircuit.errors import Interrupted, UnknownName
@@ -43,6 +43,7 @@ class Request:
     revision: str | None
     dtype: str
     device: str
+    checkpointing: bool
     task: str
     task_options: dict[str, Any]
     preset: str | None
@@ -62,6 +63,7 @@ def find(
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")] = None,
     dtype: Annotated[str, typer.Option(help="of the weights: float32, bfloat16 or float16")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, or spread over all of them")] = "auto",
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help=CHECKPOINTING)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in the folder")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in the folder, or begin it")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="begin although memory may not be enough")] = False,
@@ -77,7 +79,8 @@ def find(
     launch = taken(settings)
     launcher = launcher_of(out, device, launch) if launch else None
     given = {name: value for name, value in settings.items() if value is not None}
-    request = Request(str(ctx.info_name), model, revision, dtype, device, task, options, preset, given, launcher)
+    weights = (model, revision, dtype, device, checkpointing)
+    request = Request(str(ctx.info_name), *weights, task, options, preset, given, launcher)
     with screen.logging(), stoppable(), together():
         if not first:
             return _help(request, folder, screen)
@@ -106,7 +109,7 @@ def _search(request: Request, folder: RunFolder, saved: Run | None, screen: Scre
             return
     task = resolve(request.task, **request.task_options)
     if checked:
-        named = (request.model, request.revision, request.dtype, request.device)
+        named = (request.model, request.revision, request.dtype, request.device, request.checkpointing)
         require_memory(request.method, method, task, *named, screen)
     _agreed(True)
     with shown(screen.err, quiet=screen.quiet) as progress:
@@ -158,11 +161,18 @@ def _load(request: Request, screen: Screen, progress: Progress) -> "Subject":
     from subcircuit.loading import load
 
     screen.silence_transformers()
-    return load(request.model, revision=request.revision, dtype=request.dtype, device=request.device, progress=progress)
+    return load(
+        request.model,
+        revision=request.revision,
+        dtype=request.dtype,
+        device=request.device,
+        checkpointing=request.checkpointing,
+        progress=progress,
+    )
 
 
 def _wanted(request: Request, settings: dict[str, Any]) -> dict[str, Any]:
-    """What a resumed run must have in common with the one that began. The device may change."""
+    """What a resumed run must have in common with the one that began. Device and checkpointing may change."""
     names = ("method", "model", "dtype", "task", "task_options")
     return {name: getattr(request, name) for name in names} | {"settings": settings}
 

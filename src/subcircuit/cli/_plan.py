@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from subcircuit.planning.work import Work
     from subcircuit.tasks._base import Task
 
-__all__ = ["plan_find", "plan_score", "require_memory"]
+__all__ = ["CHECKPOINTING", "plan_find", "plan_score", "require_memory"]
 
+CHECKPOINTING = "recompute each layer in the backward pass: less memory, a third to a half more time"
 MEASURE = "time one step of the real model; by default where its weights are on this machine and fit"
 MEMORY = "plan for a device with so many GB instead of what is free here"
 PROCESSES = "that share the prompts, as accelerate launch starts them"
@@ -37,6 +38,7 @@ def plan_find(
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a hub id")] = None,
     dtype: Annotated[str, typer.Option(help="of the weights: float32, bfloat16 or float16")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, or spread over all of them")] = "auto",
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help=CHECKPOINTING)] = False,
     processes: Annotated[int, typer.Option(help=PROCESSES, min=1)] = 1,
     memory: Annotated[float | None, typer.Option(help=MEMORY)] = None,
     measure: Annotated[bool | None, typer.Option("--measure/--no-measure", help=MEASURE)] = None,
@@ -61,7 +63,7 @@ def plan_find(
         method = str(ctx.info_name)
         kind = plugins.load("methods", method)
         own, source = (getattr(kind, preset) if preset else kind)(**given), resolve(task, **options)
-        work = _work(method, own, source, model, revision, dtype, progress)
+        work = _work(method, own, source, model, revision, dtype, progress, checkpointing)
         machine = _machine(device, out, memory)
         more: dict[str, Any] = {"processes": processes, "spread": device == "spread"}
         found = estimate(method, work, machine, **more)
@@ -106,7 +108,15 @@ def plan_score(
 
 
 def require_memory(
-    method: str, own: Any, task: "Task", model: str, revision: str | None, dtype: str, device: str, screen: Screen
+    method: str,
+    own: Any,
+    task: "Task",
+    model: str,
+    revision: str | None,
+    dtype: str,
+    device: str,
+    checkpointing: bool,
+    screen: Screen,
 ) -> None:
     """Ask, where somebody can answer, before a search that does not fit into memory. Raises ResourceError."""
     from subcircuit.errors import DataError, UnsupportedModel
@@ -118,7 +128,7 @@ def require_memory(
         return
     machine = _machine(device, Path(), None)
     try:
-        work = _work(method, own, task, model, revision, dtype, silent)
+        work = _work(method, own, task, model, revision, dtype, silent, checkpointing)
     except (DataError, UnsupportedModel):  # the search meets them too, and says what becomes of an earlier run
         return
     found: Estimate = estimate(method, work, machine, spread=device == "spread")
@@ -142,7 +152,14 @@ def _short(found: "Estimate") -> tuple[str, str]:
 
 
 def _work(
-    method: str, own: Any, task: "Task", model: str, revision: str | None, dtype: str, progress: Progress
+    method: str,
+    own: Any,
+    task: "Task",
+    model: str,
+    revision: str | None,
+    dtype: str,
+    progress: Progress,
+    checkpointing: bool = False,
 ) -> "Work":
     """From the configuration and the tokenizer alone."""
     from subcircuit.loading import load_shape, load_tokenizer
@@ -152,7 +169,9 @@ def _work(
 
     hollow = load_shape(model, revision=revision, progress=progress)
     tokenizer = load_tokenizer(model, revision=revision, progress=progress)
-    return work_of(method, own, Shape.of(hollow, dtype), draw(task, Subject(hollow.model, tokenizer), own))
+    shape = Shape.of(hollow, dtype)
+    load = draw(task, Subject(hollow.model, tokenizer), own)
+    return work_of(method, own, shape, load, checkpointing=checkpointing)
 
 
 def _machine(device: str, folder: Path, memory: float | None) -> "Machine":
@@ -184,7 +203,8 @@ def _pace(
     from subcircuit.loading import load
     from subcircuit.planning.pace import measured
 
-    subject = load(model, revision=revision, dtype=dtype, device=device, progress=progress)
+    again = work.checkpointing
+    subject = load(model, revision=revision, dtype=dtype, device=device, checkpointing=again, progress=progress)
     progress("measuring", 0, 1)
     pairs = task.pairs(subject.tokenizer, work.rows, seed=0, split="train")
     found = measured(subject, pairs, subject.sites(*work.gated), work.rows, edges=edges)

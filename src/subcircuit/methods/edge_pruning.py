@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, get_args
 
 from subcircuit.circuit import Circuit
 from subcircuit.edge_tables import node_paths, on_paths
-from subcircuit.errors import UnknownName
+from subcircuit.errors import UnknownName, UsageError
 from subcircuit.gates import Relaxation
 from subcircuit.methods._edge_search import EdgeSearch
 from subcircuit.methods._edge_study import EdgeStudy, Table, Truth
@@ -62,9 +62,14 @@ class EdgePruning:
     ) -> Circuit:
         """The circuit for `kl` (or `size`), with its edges; an edge's score is its gate's probability of being open.
 
-        Raises UnsupportedModel for an encoder, NumericalError when the loss is not finite, Interrupted when stopped by
-        the keyboard while a `folder` keeps the state.
+        Raises UnsupportedModel for an encoder, UsageError for layers that run twice, NumericalError when the loss is
+        not finite, Interrupted when stopped by the keyboard while a `folder` keeps the state.
         """
+        if subject.checkpointing:  # a layer's readers take in what writers of all layers left in the one forward pass
+            raise UsageError(
+                "edge pruning cannot run layers again for their gradients: readers need what all earlier writers add",
+                "leave checkpointing out; a smaller --batch needs less memory",
+            )
         study = EdgeStudy("edge-pruning", self, subject, task, pairs, folder)
         with study.resumable():
             search = EdgeSearch(self, study, progress)

@@ -10,7 +10,7 @@ from subcircuit.errors import UnknownName
 from subcircuit.methods._study import gated
 from subcircuit.planning import formulas
 from subcircuit.planning.machine import Machine
-from subcircuit.planning.needs import METHODS
+from subcircuit.planning.needs import METHODS, RUN_AGAIN
 from subcircuit.planning.pace import Pace, assumed
 from subcircuit.planning.shape import BYTES, Shape
 from subcircuit.planning.work import Load, Needs, Work
@@ -57,11 +57,11 @@ def draw(task: Task, subject: Subject, own: Any) -> Load:
     return Load(len(sides[0]), len(sides[1]), longest, float(sides[0].float().mean()))
 
 
-def work_of(method: str, own: Any, shape: Shape, load: Load) -> Work:
+def work_of(method: str, own: Any, shape: Shape, load: Load, *, checkpointing: bool = False) -> Work:
     """Raises UnknownName for a method that has no plan."""
     if method not in METHODS:
         raise UnknownName("plan of a method", method, METHODS)
-    return Work(shape, own, load, gated(own.kinds))
+    return Work(shape, own, load, gated(own.kinds), checkpointing)
 
 
 def needs_of(method: str, work: Work) -> Needs:
@@ -124,7 +124,7 @@ def _peak(shape: Shape, needs: Needs, machine: Machine, spread: bool) -> tuple[s
 
 def _options(what: str, work: Work, machine: Machine, room: float, spread: bool) -> list[str]:
     """Every change that is enough by itself; else all of them together, if that is."""
-    changes = list(_changes(work, machine, spread))
+    changes = list(_changes(what, work, machine, spread))
     found = [text for text, changed, over in changes if _fits(what, changed, machine, room, over)]
     if found:
         return _first_of_each(found)
@@ -134,14 +134,15 @@ def _options(what: str, work: Work, machine: Machine, room: float, spread: bool)
             shape = changed.shape if changed.shape != work.shape else everything.shape
             kinds = changed.kinds if changed.kinds != work.kinds else everything.kinds
             own = _merged(everything.own, changed.own, work.own)
-            everything = Work(shape, own, work.load, kinds)
+            again = changed.checkpointing or everything.checkpointing
+            everything = Work(shape, own, work.load, kinds, again)
     if _fits(what, everything, machine, room, spread or machine.devices > 1):
         words = [text for text, *_ in changes if not text.startswith("--batch")] + ["--batch 1"]
         return [" ".join(words)]
     return []
 
 
-def _changes(work: Work, machine: Machine, spread: bool) -> Iterator[tuple[str, Work, bool]]:
+def _changes(what: str, work: Work, machine: Machine, spread: bool) -> Iterator[tuple[str, Work, bool]]:
     own: Any = work.own
     if own.cache_gb > 0:
         yield "--cache-gb 0", replace(work, own=replace(own, cache_gb=0.0)), spread
@@ -149,6 +150,8 @@ def _changes(work: Work, machine: Machine, spread: bool) -> Iterator[tuple[str, 
     while batch > 1:
         batch //= 2
         yield f"--batch {batch}", replace(work, own=replace(own, batch=batch)), spread
+    if what in RUN_AGAIN and not work.checkpointing:
+        yield "--checkpointing", replace(work, checkpointing=True), spread
     if work.shape.itemsize > BYTES["bfloat16"]:
         yield "--dtype bfloat16", replace(work, shape=work.shape.stored_as("bfloat16")), spread
     if any(kind in FINE for kind in work.kinds) and isinstance(own.kinds, str):

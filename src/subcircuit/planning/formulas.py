@@ -14,6 +14,7 @@ __all__ = [
     "CONTEXT",
     "PROCESS",
     "kept_for_backward",
+    "kept_for_recomputation",
     "kept_for_rewiring",
     "logits_at_work",
     "operations",
@@ -46,6 +47,12 @@ def kept_for_backward(shape: Shape, longest: int, gated: Collection[Kind]) -> fl
     attention += (shape.queries + shape.keys) * shape.normed
     layer = shape.norms * shape.hidden + attention + shape.activated * shape.neurons
     return GROWN * shape.itemsize * shape.layers * (layer + sum(shape.width(kind) for kind in gated))
+
+
+def kept_for_recomputation(shape: Shape, longest: int, gated: Collection[Kind]) -> float:
+    """The same of a pass whose layers run again for their gradients: their inputs, and what one layer keeps."""
+    inputs = GROWN * shape.itemsize * shape.layers * shape.hidden
+    return inputs + kept_for_backward(shape, longest, gated) / shape.layers
 
 
 def kept_for_rewiring(shape: Shape) -> float:

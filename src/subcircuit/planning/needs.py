@@ -4,18 +4,20 @@ Ranges are of passes: what a bisection or a polish tries is known as a number of
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from subcircuit.planning.work import Needs, Passes, Work
 from subcircuit.sites import Kind
 
-__all__ = ["METHODS", "evidence"]
+__all__ = ["METHODS", "RUN_AGAIN", "evidence"]
 
 RANKING = 64  # pairs that a start is ranked by
 CHECK = 10  # steps of node pruning between looks at validation prompts
 TRIES = 8  # of a threshold
 EVIDENCE_ROWS = 6  # of an evidence table beside its random circuits: masks that are run
 WRITERS = (Kind.HEAD, Kind.MLP)
+RUN_AGAIN = ("attribution-patching", "causal-tracing", "node-pruning")  # need less memory by checkpointing
 
 
 def _span(low: float, high: float | None = None) -> tuple[float, float]:
@@ -142,7 +144,8 @@ def _edge_attribution(work: Work) -> Needs:
     points = {"clean": 1, "clean-corrupt": 2, "inputs": own.steps}.get(
         own.path, own.steps * (1 + 2 * work.shape.layers)
     )
-    step = {"references": work.cache(pairs, WRITERS)} | work.climbing(gated=(Kind.HEAD, *WRITERS, Kind.MLP))
+    once = replace(work, checkpointing=False)  # what edges are scored with stays, and is made twice: nothing is gained
+    step = {"references": work.cache(pairs, WRITERS)} | once.climbing(gated=(Kind.HEAD, *WRITERS, Kind.MLP))
     moments = {
         "scores": step,
         "threshold": {"references": work.cache(held_out, WRITERS)} | _rewiring(work, gradient=False),

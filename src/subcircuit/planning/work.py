@@ -83,6 +83,7 @@ class Work:
     own: Settings
     load: Load
     kinds: Sequence[Kind]  # that have gates
+    checkpointing: bool = False  # layers run again for their gradients
 
     @property
     def rows(self) -> int:
@@ -119,10 +120,23 @@ class Work:
 
     def climbing(self, *, again: Sequence[Kind] = (), gated: Sequence[Kind] | None = None) -> Parts:
         """A pass with its gradient by gates; `again`: kinds of references that are recorded beside it."""
-        kept = formulas.kept_for_backward(self.shape, self.load.longest, self.gated if gated is None else gated)
+        gated = self.gated if gated is None else gated
+        if self.checkpointing:
+            return self._climbing_again(gated)
+        kept = formulas.kept_for_backward(self.shape, self.load.longest, gated)
         return {
             "recorded": self.tokens * formulas.written(self.shape, again),
             "activations": self.tokens * (kept + self._passing),
+            "logits": formulas.logits_at_work(self.shape, self.rows),
+        }
+
+    def _climbing_again(self, gated: Sequence[Kind]) -> Parts:
+        """The same where layers run twice: the references of the pass stay for the second time."""
+        kept = formulas.kept_for_recomputation(self.shape, self.load.longest, gated)
+        stay = formulas.GROWN * formulas.written(self.shape, gated) if self._references(1, gated) else 0.0
+        return {
+            "recorded": 0.0,
+            "activations": self.tokens * (kept + stay + self._passing),
             "logits": formulas.logits_at_work(self.shape, self.rows),
         }
 
