@@ -51,7 +51,8 @@ def asking(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         answer = Answer(exit_.value.code, *capsys.readouterr())
         assert "Traceback" not in answer.err
         if "--json" in words:
-            jsonschema.validate(answer.json, schema("error" if list(answer.json) == ["error"] else words[0]))
+            of = "hierarchy" if words[1] == "hierarchy" else words[0]  # the one search whose circuit is of features
+            jsonschema.validate(answer.json, schema("error" if list(answer.json) == ["error"] else of))
         return answer
 
     return ask

@@ -27,7 +27,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def words(files: Study, out: Path, *more: object) -> list[object]:
     place = files.model.parent / "transcoders"
-    base = ["hierarchy", "--model", files.model, "--task", files.prompts, "--transcoders", place, "--out", out]
+    base = ["find", "hierarchy", "--model", files.model, "--task", files.prompts, "--transcoders", place, "--out", out]
     return [*base, "--pairs", "24", "--validation", "16", "--test", "20", *more]
 
 

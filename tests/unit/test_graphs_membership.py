@@ -136,8 +136,8 @@ def test_few_prompts_and_goals_out_of_reach_are_refused(subject: Subject, transc
 
 def test_the_verb_says_which_order_it_took(files: Study, ask: Ask, tmp_path) -> None:  # type: ignore[no-untyped-def]
     write_transcoders(random_transcoders(load(files.model)), place := tmp_path / "transcoders")
-    base = ["hierarchy", "--model", files.model, "--task", files.prompts, "--transcoders", place, "--goal", "0.6"]
-    base += ["--pairs", "16", "--validation", "12", "--test", "8"]
+    base = ["find", "hierarchy", "--model", files.model, "--task", files.prompts, "--transcoders", place]
+    base += ["--goal", "0.6", "--pairs", "16", "--validation", "12", "--test", "8"]
     answer = ask(*base, "--order", "gnn", "--out", tmp_path / "a")
     assert answer.code == 0, answer.err
     jsonschema.validate(json.loads((tmp_path / "a" / "features.json").read_text()), schema("hierarchy"))

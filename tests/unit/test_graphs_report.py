@@ -133,7 +133,13 @@ def test_what_cannot_be_shown_is_refused(ask: Ask, tmp_path: Path) -> None:
     assert ask("report", folder).code == 3
 
 
-@pytest.mark.parametrize("verb", ["graph", "hierarchy"])
-def test_find_names_the_verb_of_its_own(ask: Ask, verb: str) -> None:
-    answer = ask("find", verb, "--model", "gpt2", "--task", "ioi", "--out", "runs/x")
-    assert answer.code == 2 and f"{verb} is no method of find" in answer.err and f"subcircuit {verb}" in answer.err
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("find", "graph"), "graph is no method of `find`: it takes transcoders\nsubcircuit graph --help"),
+        (("plan", "find", "hierarchy"), "hierarchy is no method of `plan find`: it takes transcoders\nsubcircuit find"),
+    ],
+)
+def test_what_takes_transcoders_is_named(ask: Ask, words: tuple[str, ...], told: str) -> None:
+    answer = ask(*words, "--model", "gpt2", "--task", "ioi", "--out", "runs/x")
+    assert answer.code == 2 and told in answer.err

@@ -81,17 +81,19 @@ class Plans(Verbs):
     what = "plan"
 
 
+OTHERS = {"graph": "subcircuit graph --help", "hierarchy": "subcircuit find hierarchy --help"}
+
+
 class Methods(Verbs):
     """The methods below `find`."""
 
     what = "method"
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of this name. Raises UnknownName, and UsageError for verbs of their own that find circuits."""
-        if cmd_name in ("graph", "hierarchy") and cmd_name not in self.commands:
-            raise UsageError(
-                f"{cmd_name} is no method of {ctx.info_name}: it takes transcoders", f"subcircuit {cmd_name} --help"
-            )
+        """The command of this name. Raises UnknownName, and UsageError for what has transcoders instead of settings."""
+        if cmd_name in OTHERS and cmd_name not in self.commands:
+            path = ctx.command_path.partition(" ")[2]
+            raise UsageError(f"{cmd_name} is no method of `{path}`: it takes transcoders", OTHERS[cmd_name])
         return super().get_command(ctx, cmd_name)
 
 
@@ -107,7 +109,7 @@ def _app() -> typer.Typer:
     app.callback()(_root)
     app.command("list")(list_)
     app.command("check")(check)
-    app.add_typer(_methods(find, "Find the circuit of a task in a model.", SHARDED), name="find")
+    app.add_typer(_finds(), name="find")
     app.add_typer(_plans(), name="plan")
     app.command("score", help=score.__doc__)(signed(score, LAUNCH))
     app.command("show")(show)
@@ -118,7 +120,6 @@ def _app() -> typer.Typer:
     app.command("distill")(distill)
     app.add_typer(_dictionaries(), name="features")
     app.command("graph")(graph)
-    app.command("hierarchy")(hierarchy)
     app.command("export")(export)
     app.command("import")(import_)
     app.command("check-mib")(check_mib)
@@ -127,6 +128,13 @@ def _app() -> typer.Typer:
     app.add_typer(_concepts(), name="concepts")
     app.add_typer(_benchmarks(), name="bench")
     return app
+
+
+def _finds() -> typer.Typer:
+    """`find`: circuits of a model's nodes or edges by the methods, and of the features of transcoders."""
+    finds = _methods(find, "Find the circuit of a task in a model.", SHARDED)
+    finds.command("hierarchy")(hierarchy)
+    return finds
 
 
 def _methods(verb: Callable[..., None], told: str, sharded: Sequence[str] = ()) -> typer.Typer:

@@ -1,4 +1,4 @@
-"""`subcircuit hierarchy`: a circuit of features into a folder, with its evidence."""
+"""`subcircuit find hierarchy`: a circuit of features into a folder, with its evidence."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -74,7 +74,7 @@ class FeatureCircuit(BaseModel):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """From a folder. Raises DataError when it is missing, broken or of another schema version."""
-        maker = "give a folder that `subcircuit hierarchy` wrote"
+        maker = "give a folder that `subcircuit find hierarchy` wrote"
         return load_record(cls, folder / FEATURES, "a circuit of features", missing=maker, broken="find it again")
 
 
