@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import mean
+from textwrap import fill
 from typing import Any
 
 TRACERS = {
@@ -46,10 +47,11 @@ def smollm_edges(results: dict[str, Any]) -> str:
     """One sentence on a real model."""
     found = results["smollm2"]
     size, kl, rival = found["sizes"]["edge"], found["kl"], found["attribution"]
-    return (
-        f"On SmolLM2-135M and ioi it keeps {size['kept']:,} of {size['total']:,} edges: KL {kl['mean']:.2f} "
-        f"[{kl['low']:.2f}, {kl['high']:.2f}] on\n{found['pairs']} test pairs, where as many edges by EAP have "
-        f"{rival['mean']:.3f}, and at random, at best, {min(found['random']):.2f}. `score` says *{found['verdict']}*."
+    return wrapped(
+        f"On SmolLM2-135M and ioi it keeps {size['kept']:,} of {size['total']:,} edges:",
+        f"KL {kl['mean']:.2f} [{kl['low']:.2f}, {kl['high']:.2f}] on {found['pairs']} test pairs,",
+        f"where as many edges by EAP have {rival['mean']:.3f}, and at random, at best, {min(found['random']):.2f}.",
+        f"`score` says *{found['verdict']}*.",
     )
 
 
@@ -58,7 +60,9 @@ def debiased(results: dict[str, Any]) -> str:
     rows = [
         [name, *(f"{row[key]:.2f}" for key in ("label", "spurious", "worst"))] for name, row in results["rows"].items()
     ]
-    return table(["classifier", "label", "spurious", "worst group"], rows)
+    head = ["classifier", "label", "spurious", "worst group"]
+    told = f"{results['picked']} features were picked of {results['looked']} that were looked at."
+    return f"{table(head, rows)}\n\n{told}"
 
 
 def tracing(part: str, task: str) -> Callable[[dict[str, Any]], str]:
@@ -144,6 +148,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """In Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |") for cells in lines)
+
+
+def wrapped(*parts: str) -> str:
+    """A paragraph as wide as the pages are."""
+    return fill(" ".join(parts), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _effect(curve: Sequence[dict[str, Any]], k: int) -> float:

@@ -3,16 +3,17 @@
 from statistics import mean
 from typing import Any
 
-from _page_tables import table
+from _page_tables import table, wrapped
 
 CODEBOOKS = {"kmeans": "k-means", "vqlc": "VQLC", "clvq": "CLVQ-VAE", "sae": "TopK autoencoder", "ward": "Ward"}
+MODELS = {"smollm2": "SmolLM2", "minilm": "MiniLM"}
 
 
 def codebook_costs(results: dict[str, Any]) -> str:
     """CPU seconds and memory of each method as states grow."""
     found = results["scaling"]
     sizes = sorted({int(key.split()[1]) for key in found})
-    head = ["method", *(f"{n:,} states" for n in sizes)]
+    head = ["method (times k-means)", *(f"{n:,} states" for n in sizes)]
     rows = []
     for name, label in CODEBOOKS.items():
         cells = [_cost(found.get(f"{name} {n}")) for n in sizes]
@@ -25,7 +26,8 @@ def concept_effects(results: dict[str, Any]) -> str:
     head = ["model, texts", "method", "active", "concept", "random direction", "random code", "class means"]
     rows = []
     for study, found in results["faithfulness"].items():
-        named = study
+        model, texts = study.split()
+        named = f"{MODELS[model]}, {texts}"
         for name, label in CODEBOOKS.items():
             if name not in found:
                 continue
@@ -49,6 +51,37 @@ def concept_effects(results: dict[str, Any]) -> str:
             )
             named = ""
     return table([*head, "flipped", "verdict", "of 5 seeds ahead of random; ARI"], rows)
+
+
+def sums_models(results: dict[str, Any]) -> str:
+    """Models, transcoders and graphs of the sums, mean and range over seeds."""
+    seeds = results["sums"]["seeds"]
+    rows = [
+        ["accuracy of the model", _range([seed["accuracy"] for seed in seeds], "%")],
+        *(
+            [f"unexplained variance, layer {layer}", _range([seed["fvu"][layer] for seed in seeds], "%")]
+            for layer in range(len(seeds[0]["fvu"]))
+        ),
+        ["replacement score of a graph", _range([seed["replacement"] for seed in seeds])],
+        ["completeness score of a graph", _range([seed["completeness"] for seed in seeds])],
+    ]
+    return table(["", f"mean of {len(seeds)} seeds (range)"], rows)
+
+
+def smollm_graph(results: dict[str, Any]) -> str:
+    """The transcoders of SmolLM2, and one prompt's graph."""
+    made, found = results["transcoders"], results["prompt"]
+    fvu = sorted(made["fvu"])
+    return wrapped(
+        f"{made['tokens']:,} tokens, {made['steps']} steps, {made['cpu'] / 60:.0f} minutes of one core.",
+        "They are rough: on tokens that none saw they leave",
+        f"{fvu[len(fvu) // 2]:.0%} unexplained in the median layer, {fvu[0]:.0%} to {fvu[-1]:.0%} over all.",
+        f"The graph of a prompt of {found['tokens']} tokens then takes",
+        f"{found['seconds']:.0f} s and {found['peak GiB']:.1f} GiB:",
+        f"{found['features']:,} of {found['active']:,} active features are nodes; replacement score",
+        f"{found['replacement']:.2f}, completeness score {found['completeness']:.2f}; pruned to 80% of the influence,",
+        f"{found['pruned nodes']:,} nodes and {found['pruned edges']:,} edges are left.",
+    )
 
 
 def sums(results: dict[str, Any]) -> str:
@@ -109,10 +142,22 @@ def plans(results: dict[str, Any]) -> str:
     return table(["method", "model", "GiB planned", "taken (off by)", "seconds planned", "taken"], rows)
 
 
+def shared_step(results: dict[str, Any]) -> str:
+    """Two processes beside one."""
+    found = results["share"]
+    one, two = (found["seconds"][count] for count in "12")
+    return wrapped(
+        f"`python benchmarks/scale.py share`: a step of node pruning on SmolLM2 with {found['batch']} pairs takes",
+        f"{one:.1f} s in one process with one thread and {two:.1f} s in two of them,",
+        f"on {results['machine']['cores']} cores that nothing else used:",
+        f"**{found['times as fast']:.2f} times** as fast, and the same KL.",
+    )
+
+
 def _cost(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
-    over = f", {found['over_kmeans']:.2f} of k-means" if "over_kmeans" in found else ""
+    over = f" ({found['over_kmeans']:.2f})" if found.get("over_kmeans", 1.0) != 1.0 else ""
     return f"{found['cpu']:,.0f} s{over}; {found['peak'] / 2**30:.2f} GiB"
 
 

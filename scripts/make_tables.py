@@ -15,6 +15,7 @@ from typing import Any
 
 import _page_tables as pages
 import _readme_tables as readme
+import _study_tables as studies
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
@@ -30,6 +31,16 @@ TABLES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "tracing-facts": ("causal_tracing", pages.tracing("fact", "fact-recall")),
     "distilled-small": ("distillation", pages.distilled_small),
     "distilled-smollm": ("distillation", pages.distilled_smollm),
+    "smollm-edges": ("circuit_lasso", pages.smollm_edges),
+    "debiased": ("debiasing", pages.debiased),
+    "codebook-costs": ("concepts", studies.codebook_costs),
+    "concept-effects": ("concepts", studies.concept_effects),
+    "sums-models": ("attribution_graphs", studies.sums_models),
+    "sums-circuits": ("attribution_graphs", studies.sums),
+    "smollm-graph": ("attribution_graphs", studies.smollm_graph),
+    "graph-growth": ("attribution_graphs", studies.growth),
+    "shared-step": ("scale", studies.shared_step),
+    "plans": ("scale", studies.plans),
 }
 
 
