@@ -50,7 +50,9 @@ def main() -> None:
     args = parser.parse_args()
     subject = load(MODEL)
     rows = harvested(subject, args.folder / "rows")
-    settings = Training(args.features, args.k, args.steps, args.batch, args.lr, revive=100, save_every=100)
+    settings = Training(
+        args.features, args.k, steps=args.steps, batch=args.batch, lr=args.lr, revive=100, save_every=100
+    )
     began = process_time()
     layers = [trained(subject, layer, rows, settings, args.folder / f"layer-{layer}") for layer in range(len(subject))]
     write_transcoders(Transcoders.of(layers), args.folder / "transcoders")

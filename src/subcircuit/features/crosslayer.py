@@ -13,7 +13,7 @@ from subcircuit.features.branches import Branches
 from subcircuit.features.fits import Fit
 from subcircuit.features.harvest import Rows, Source
 from subcircuit.features.joint import JointLearner
-from subcircuit.features.running import STATE, Batches, Run, check_least, claim, rate
+from subcircuit.features.running import STATE, Batches, Run, Schedule, check_least, claim, rate
 from subcircuit.features.transcoders import CONFIG, Decoding, Transcoders, write_transcoders
 from subcircuit.progress import Progress, silent
 
@@ -33,17 +33,11 @@ class TrainedTranscoders:
 
 
 @dataclass(frozen=True)
-class CrossLayerTraining:
+class CrossLayerTraining(Schedule):
     """How cross-layer transcoders are trained. Raises UsageError for settings out of range."""
 
     features: Annotated[int, "directions to learn in each layer"] = 1024
     sparsity: Annotated[float, "price of a feature that is on, as a share of one layer's variance"] = 0.003
-    steps: Annotated[int, "batches to learn from"] = 2000
-    batch: Annotated[int, "tokens in a batch"] = 1024
-    lr: Annotated[float | None, "learning rate; left out: 2e-4 at 16,384 features, and falling with their root"] = None
-    revive: Annotated[int, "steps of silence after which a feature starts again; 0 = never"] = 200
-    save_every: Annotated[int, "steps between checkpoints"] = 200
-    seed: Annotated[int, "of the first weights, the order of the rows and the features that start again"] = 0
 
     def __post_init__(self) -> None:
         check_least(

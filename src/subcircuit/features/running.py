@@ -6,8 +6,9 @@ was not.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,24 +18,23 @@ from subcircuit.errors import UsageError
 from subcircuit.features.harvest import Rows, Source
 from subcircuit.progress import Progress
 
-__all__ = ["STATE", "Batches", "Run", "Settings", "check_least", "claim", "rate"]
+__all__ = ["STATE", "Batches", "Run", "Schedule", "check_least", "claim", "rate"]
 
 STATE = "training.safetensors"
 PART = 1024  # rows among which silent features start again
 PLACES = ("epoch", "number", "taken", "seen")
 
 
-class Settings(Protocol):
-    """What a run asks of its settings; see `Training`."""
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The settings that all training shares."""
 
-    @property
-    def steps(self) -> int: ...
-    @property
-    def revive(self) -> int: ...
-    @property
-    def save_every(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
+    steps: Annotated[int, "batches to learn from"] = 2000
+    batch: Annotated[int, "tokens in a batch"] = 1024
+    lr: Annotated[float | None, "learning rate; left out: 2e-4 at 16,384 features, and falling with their root"] = None
+    revive: Annotated[int, "steps of silence after which a feature starts again; 0 = never"] = 200
+    save_every: Annotated[int, "steps between checkpoints"] = 200
+    seed: Annotated[int, "of the first weights, the order of the rows and the features that start again"] = 0
 
 
 class Pupil(Protocol):
@@ -81,7 +81,7 @@ class Run:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Schedule,
         identity: Mapping[str, Any],
         batches: Batches,
         pupil: Pupil,

@@ -11,7 +11,7 @@ from subcircuit.features.dictionary import Dictionary
 from subcircuit.features.harvest import Harvest, Rows, Source
 from subcircuit.features.hooks import hook_name
 from subcircuit.features.learning import Learner
-from subcircuit.features.running import STATE, Batches, Run, check_least, claim, rate
+from subcircuit.features.running import STATE, Batches, Run, Schedule, check_least, claim, rate
 from subcircuit.features.writing import write_dictionary
 from subcircuit.progress import Progress, silent
 
@@ -31,17 +31,11 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Schedule):
     """How a dictionary is trained. Raises UsageError for settings out of range."""
 
     features: Annotated[int, "directions to learn"] = 4096
     k: Annotated[int, "features on at a time"] = 32
-    steps: Annotated[int, "batches to learn from"] = 2000
-    batch: Annotated[int, "tokens in a batch"] = 1024
-    lr: Annotated[float | None, "learning rate; left out: 2e-4 at 16,384 features, and falling with their root"] = None
-    revive: Annotated[int, "steps of silence after which a feature starts again; 0 = never"] = 200
-    save_every: Annotated[int, "steps between checkpoints"] = 200
-    seed: Annotated[int, "of the first weights, the order of the rows and the features that start again"] = 0
 
     def __post_init__(self) -> None:
         check_least(self, {"features": 1, "k": 1, "steps": 1, "batch": 1, "revive": 0, "save_every": 1, "seed": 0})

@@ -45,7 +45,13 @@ class SAE:
         mean, spread = states.moments()
         scale = 1 / max(spread, 1e-12)
         training = Training(
-            self.codes, min(self.k, self.codes), self.steps, self.batch, self.rate, self.revive, seed=self.seed
+            self.codes,
+            min(self.k, self.codes),
+            steps=self.steps,
+            batch=self.batch,
+            lr=self.rate,
+            revive=self.revive,
+            seed=self.seed,
         )
         found = training.train(_Shuffled(states, mean, scale, self.seed), progress=progress).dictionary
         return finished(
