@@ -26,7 +26,7 @@ def found(method: str, family: str, dtype: torch.dtype) -> Circuit:
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize(("method", "off"), [("attribution-patching", 0.33), ("activation-patching", 0.06)])
 def test_scores_stay_near_in_float32(method: str, family: str, off: float) -> None:
-    """Within three times what docs/scale.md tells at the most: how bfloat16 products round depends on the processor."""
+    """As docs/scale.md says; the bounds are wide, for how bfloat16 products round depends on the processor."""
     exact, rounded = (found(method, family, dtype).scores for dtype in (torch.float32, torch.bfloat16))
     largest = max(float(score.abs().max()) for score in exact.values())
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKPOINTING", "plan_find", "plan_score", "require_memory"]
 
-CHECKPOINTING = "recompute each layer in the backward pass: less memory, a third to a half more time"
+CHECKPOINTING = "recompute each layer in the backward pass: less memory, more time"
 MEASURE = "time one step of the real model; by default where its weights are on this machine and fit"
 MEMORY = "plan for a device with so many GB instead of what is free here"
 PROCESSES = "that share the prompts, as accelerate launch starts them"
